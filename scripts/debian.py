@@ -1,0 +1,197 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Packages of any Debian suite and architecture, unpacked beside the machine.
+
+apt does the work, with lists, cache and status of its own under build/apt, so
+that the machine's own package state is neither read nor changed.  The mirror
+is the one that the machine's apt configuration names; apt checks every
+signature on the way.
+"""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+BUILD = TOP / 'build'
+KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
+
+
+class Error(Exception):
+    """What failed and what to do about it, in one sentence."""
+
+
+@contextlib.contextmanager
+def locked(name):
+    """Hold build/NAME.lock: one process at a time makes what NAME stands for."""
+    BUILD.mkdir(exist_ok=True)
+    with open(BUILD / f'{name}.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(command, **kwargs):
+    """Run COMMAND quietly; its own last words become the error."""
+    try:
+        return subprocess.run(command, check=True, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs).stdout
+    except FileNotFoundError:
+        raise Error(f'{command[0]} is not installed: run ./configure, which names '
+                    'or installs what is missing') from None
+    except subprocess.CalledProcessError as e:
+        words = [line for line in (e.stderr or e.stdout).splitlines() if line.strip()]
+        errors = [line for line in words if line.startswith(('E:', 'error:', 'fatal:'))]
+        raise Error('; '.join(errors or words[-3:]) or f'{command[0]} failed') from None
+
+
+def mirror():
+    """The address of Debian's main archive on this machine."""
+    targets = run(['apt-get', 'indextargets', '--format', '$(REPO_URI)', 'Created-By: Packages',
+                   'Component: main', 'Origin: Debian', 'Label: Debian'])
+    for uri in targets.splitlines():
+        return uri
+    raise Error("this machine's apt configuration names no Debian mirror, or apt has no lists "
+                'yet: add one to /etc/apt/sources.list.d and run apt-get update')
+
+
+class Suite:
+    """One suite for one architecture, as apt sees it."""
+
+    def __init__(self, name, arch):
+        self.name, self.arch = name, arch
+        self.home = BUILD / 'apt' / f'{name}-{arch}'
+
+    def apt(self, tool, *args, cwd=None):
+        home = self.home
+        options = {
+            'Dir::Etc::sourcelist': home / 'sources.list', 'Dir::Etc::sourceparts': '/dev/null',
+            'Dir::State::lists': home / 'lists', 'Dir::State::status': home / 'status',
+            'Dir::Cache': home / 'cache', 'Dir::Etc::preferencesparts': '/dev/null',
+            'APT::Architecture': self.arch, 'APT::Architectures': self.arch,
+            'APT::Install-Recommends': '0', 'APT::Sandbox::User': 'root',
+            'Acquire::Languages': 'none', 'Acquire::Retries': '3',
+            'APT::Get::Assume-Yes': '1', 'Debug::NoLocking': '1',
+        }
+        return run([tool, *(f'-o{key}={value}' for key, value in options.items()), *args], cwd=cwd)
+
+    def update(self):
+        """Fetch the suite's lists anew."""
+        say(f'{self.name} {self.arch}: package lists')
+        for part in ('lists/partial', 'cache/archives/partial'):
+            (self.home / part).mkdir(parents=True, exist_ok=True)
+        (self.home / 'status').touch()
+        (self.home / 'sources.list').write_text(''.join(
+            f'{kind} [signed-by={KEYRING}] {mirror()} {self.name} main\n'
+            for kind in ('deb', 'deb-src')))
+        try:
+            self.apt('apt-get', 'update', '--error-on=any')
+        except Error as e:
+            raise Error(f'cannot read the package lists of {self.name} ({e}): check the network and '
+                        "this machine's apt configuration, then run this again") from None
+        (self.home / 'updated').touch()
+
+    def ready(self):
+        if not (self.home / 'updated').exists():
+            self.update()
+
+    def fresh(self, fetch):
+        """FETCH(); where the mirror has moved on since the lists were read, once more."""
+        self.ready()
+        try:
+            return fetch()
+        except Error:
+            self.update()
+            return fetch()
+
+    def version(self, package):
+        """The candidate version of PACKAGE, or None."""
+        self.ready()
+        text = self.apt('apt-cache', 'show', '--no-all-versions', package) \
+            if self.apt('apt-cache', 'pkgnames', package).split().count(package) else ''
+        for line in text.splitlines():
+            if line.startswith('Version: '):
+                return line.split()[1]
+        return None
+
+    def depends(self, package):
+        """What PACKAGE itself depends on, alternatives left out."""
+        self.ready()
+        lines = self.apt('apt-cache', 'depends', '--important', package).splitlines()
+        return [line.split()[-1] for line in lines if line.strip().startswith('Depends:')]
+
+    def debs(self, packages, closure=True):
+        """Download PACKAGES, with all that they depend on unless told otherwise.
+
+        Returns the files, which the caller removes.
+        """
+        self.ready()
+        archives = self.home / ('cache/archives' if closure else 'single')
+        shutil.rmtree(archives, ignore_errors=True)
+        archives.mkdir(parents=True)
+
+        def fetch():
+            if closure:
+                self.apt('apt-get', 'install', '--download-only', *packages)
+            else:
+                self.apt('apt-get', 'download', *packages, cwd=archives)
+        self.fresh(fetch)
+        return sorted(archives.glob('*.deb'))
+
+    def root(self, where, packages, closure=True, skip=()):
+        """Unpack PACKAGES to WHERE, which stands complete or not at all.
+
+        SKIP: package names that nothing here runs (interpreters, init).
+        """
+        where = pathlib.Path(where)
+        wanted = ' '.join(sorted(packages)) + '\n'
+        stamp = where / '.packages'
+        if stamp.exists() and stamp.read_text() == wanted:
+            return where
+        with locked(where.name):
+            if stamp.exists() and stamp.read_text() == wanted:
+                return where
+            half = where.with_name(where.name + '.part')
+            shutil.rmtree(half, ignore_errors=True)
+            for part in ('bin', 'sbin', 'lib', 'lib64'):
+                (half / 'usr' / part).mkdir(parents=True)
+                (half / part).symlink_to(f'usr/{part}')
+            debs = self.debs(packages, closure)
+            say(f'{self.name} {self.arch}: unpacking {len(debs)} packages for {where.name}')
+            for deb in debs:
+                if deb.name.split('_')[0] not in skip:
+                    unpack(deb, half)
+                deb.unlink()
+            make_relative(half)
+            (half / '.packages').write_text(wanted)
+            shutil.rmtree(where, ignore_errors=True)
+            half.rename(where)
+        return where
+
+
+def unpack(deb, where):
+    """Unpack one package's files over WHERE, keeping merged-/usr links."""
+    with subprocess.Popen(['dpkg-deb', '--fsys-tarfile', deb], stdout=subprocess.PIPE) as files:
+        tar = subprocess.run(['tar', '-x', '--keep-directory-symlink', '--no-same-owner', '-C', where],
+                             stdin=files.stdout, stderr=subprocess.PIPE, text=True, check=False)
+    if tar.returncode or files.returncode:
+        words = tar.stderr.strip().splitlines() or ['dpkg-deb failed']
+        raise Error(f'cannot unpack {deb.name} into {where.name}: {words[-1]}')
+
+
+def make_relative(root):
+    """Turn absolute links below ROOT into relative ones: nothing is chrooted here."""
+    for folder, dirs, files in os.walk(root):
+        for name in dirs + files:
+            link = pathlib.Path(folder, name)
+            if link.is_symlink() and os.path.isabs(os.readlink(link)):
+                target = str(root) + os.readlink(link)
+                link.unlink()
+                link.symlink_to(os.path.relpath(target, folder))

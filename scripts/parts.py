@@ -1,0 +1,71 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where the parts of a run are: QEMU binaries, their libraries, emulators.
+
+Each function returns a part that stands complete, and makes it first where
+it does not.
+"""
+
+import subprocess
+
+from debian import BUILD, TOP, Error, Suite, say
+
+# A suite whose qemu-system-ppc64 has Power11 and both nested APIs, and whose
+# user-mode emulator has Power11.
+EMULATOR_SUITE = 'trixie'
+# What the packages of a root depend on but no program of ours ever runs.
+UNUSED = ('perl', 'perl-base', 'perl-modules-5.40', 'libperl5.40', 'systemd', 'debconf', 'passwd',
+          'qemu-system-modules-spice', 'qemu-system-modules-opengl', 'ipxe-qemu')
+
+
+def base():
+    """The base that ./configure was given: a suite's name or a path."""
+    try:
+        return (BUILD / 'base').read_text().strip()
+    except FileNotFoundError:
+        return 'trixie'
+
+
+def base_suite():
+    """The Debian suite whose own QEMU is the base's unpatched counterpart."""
+    return base() if base() in ('trixie', 'sid') else 'trixie'
+
+
+def home():
+    """The folder of the base's grafted tree (src) and builds (kvm, tcg)."""
+    name = base()
+    return BUILD / (name.strip('/').replace('/', '-') if '/' in name else name)
+
+
+def emulator_root():
+    """amd64: qemu-system-ppc64 for L0, with its libraries and loader."""
+    return Suite(EMULATOR_SUITE, 'amd64').root(
+        BUILD / 'roots' / f'{EMULATOR_SUITE}-amd64', ['qemu-system-ppc', 'qemu-system-data'], skip=UNUSED)
+
+
+def user_emulator():
+    """The static user-mode emulator that runs ppc64le programs here."""
+    return Suite(EMULATOR_SUITE, 'amd64').root(
+        BUILD / 'roots' / 'qemu-user', ['qemu-user'], closure=False) / 'usr/bin/qemu-ppc64le'
+
+
+def guest_root():
+    """ppc64el: Debian's own QEMU of the base's suite, its libraries, firmware and busybox."""
+    suite = base_suite()
+    return Suite(suite, 'ppc64el').root(
+        BUILD / 'roots' / f'{suite}-ppc64el', ['qemu-system-ppc', 'qemu-system-data', 'busybox'], skip=UNUSED)
+
+
+def distro_qemu():
+    """Debian's own ppc64le qemu-system-ppc64; it runs with guest_root()'s libraries."""
+    return guest_root() / 'usr/bin/qemu-system-ppc64'
+
+
+def patched_qemu():
+    """Our ppc64le qemu-system-ppc64, up to date; it runs with guest_root()'s libraries."""
+    say('QEMU for ppc64le: up to date?')
+    made = subprocess.run(['make', '-s', '-C', TOP, 'kvm'], stdin=subprocess.DEVNULL, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if made.returncode:
+        raise Error('building QEMU failed:\n' + '\n'.join(made.stdout.splitlines()[-20:]))
+    return home() / 'kvm' / 'qemu-system-ppc64'
