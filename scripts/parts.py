@@ -6,6 +6,7 @@ Each function returns a part that stands complete, and makes it first where
 it does not.
 """
 
+import pathlib
 import subprocess
 
 from debian import BUILD, TOP, Error, Suite, say
@@ -24,6 +25,13 @@ def base():
         return (BUILD / 'base').read_text().strip()
     except FileNotFoundError:
         return 'trixie'
+
+
+def choose(name):
+    """Make NAME the base that everything here works on."""
+    BUILD.mkdir(exist_ok=True)
+    path = pathlib.Path(name)
+    (BUILD / 'base').write_text(f'{path.resolve() if path.is_dir() else name}\n')
 
 
 def base_suite():
