@@ -8,6 +8,7 @@ it does not.
 
 import pathlib
 import subprocess
+import sys
 
 from debian import BUILD, TOP, Error, Suite, say
 
@@ -57,6 +58,12 @@ def user_emulator():
         BUILD / 'roots' / 'qemu-user', ['qemu-user'], closure=False) / 'usr/bin/qemu-ppc64le'
 
 
+def meson_path():
+    """A meson new enough for QEMU, for PYTHONPATH: Debian 12's own is not."""
+    root = Suite(EMULATOR_SUITE, 'amd64').root(BUILD / 'roots' / 'meson', ['meson'], closure=False)
+    return str(root / 'usr/lib/python3/dist-packages')
+
+
 def guest_root():
     """ppc64el: Debian's own QEMU of the base's suite, its libraries, firmware and busybox."""
     suite = base_suite()
@@ -77,3 +84,8 @@ def patched_qemu():
     if made.returncode:
         raise Error('building QEMU failed:\n' + '\n'.join(made.stdout.splitlines()[-20:]))
     return home() / 'kvm' / 'qemu-system-ppc64'
+
+
+if __name__ == '__main__':
+    # for the Makefile
+    print({'home': lambda: home().relative_to(TOP), 'meson': meson_path}[sys.argv[1]]())

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# The front door.  "make help" lists what there is to do.
+
+python = /usr/bin/python3
+home := $(shell $(python) scripts/parts.py home)
+queue := $(wildcard series/*.patch hw/ppc/* include/hw/ppc/* target/ppc/* \
+                    docs/system/ppc/* tests/unit/*)
+ninja = PYTHONPATH="$$($(python) scripts/parts.py meson)" ninja
+
+.PHONY: help boot check kvm tcg kvm-ubsan kvm-link unit series clean
+
+help:
+	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
+	@echo 'make check     all tests that a change has to pass'
+	@echo 'make series    the mail-ready patches, in build/series'
+	@echo 'make kvm       build the ppc64le QEMU with KVM'
+	@echo 'make tcg       build the QEMU of this machine, with TCG'
+	@echo 'make clean     remove build/'
+
+# Everything that a build needs, and the series as it is now.
+$(home)/.ready: configure scripts/prepare scripts/graft scripts/debian.py \
+                scripts/parts.py $(queue)
+	./configure
+	@touch $@
+
+kvm tcg: $(home)/.ready
+	@$(ninja) -C $(home)/$@ qemu-system-ppc64
+
+kvm-ubsan: $(home)/.ready
+	@scripts/prepare "$$(cat build/base)" $@
+	@$(ninja) -C $(home)/$@ qemu-system-ppc64
+
+# target/ppc/kvm.c is in the 32-bit target, too, compat.c is not
+kvm-link: $(home)/.ready
+	@$(ninja) -C $(home)/kvm qemu-system-ppc
+
+boot:
+	@scripts/lab boot
+
+clean:
+	rm -rf build
