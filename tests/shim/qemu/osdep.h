@@ -1,0 +1,17 @@
+/*
+ * What target/ppc/host-compat.c uses of QEMU's osdep.h
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef SHIM_QEMU_OSDEP_H
+#define SHIM_QEMU_OSDEP_H
+
+#include <glib.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#define ARRAY_SIZE(array) G_N_ELEMENTS(array)
+
+#endif /* SHIM_QEMU_OSDEP_H */
