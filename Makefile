@@ -6,6 +6,8 @@ python = /usr/bin/python3
 home := $(shell $(python) scripts/parts.py home)
 queue := $(wildcard series/*.patch hw/ppc/* include/hw/ppc/* target/ppc/* \
                     docs/system/ppc/* tests/unit/*)
+meson = PYTHONPATH="$$($(python) scripts/parts.py meson)" \
+        $(python) -m mesonbuild.mesonmain
 ninja = PYTHONPATH="$$($(python) scripts/parts.py meson)" ninja
 
 .PHONY: help boot check kvm tcg kvm-ubsan kvm-link unit series clean
@@ -35,8 +37,23 @@ kvm-ubsan: $(home)/.ready
 kvm-link: $(home)/.ready
 	@$(ninja) -C $(home)/kvm qemu-system-ppc
 
-boot:
+# QEMU's own run of our unit test
+unit: $(home)/.ready
+	@$(ninja) -C $(home)/tcg tests/unit/test-ppc-host-compat
+	@$(home)/tcg/tests/unit/test-ppc-host-compat
+
+boot: $(home)/.ready
 	@scripts/lab boot
+
+series: $(home)/.ready
+	@scripts/series
+
+check: kvm tcg kvm-link unit
+	@$(meson) setup --reconfigure build/meson >build/meson.log || \
+	    { cat build/meson.log; exit 1; }
+	@$(meson) test -C build/meson --num-processes 2; \
+	    scripts/tally build/meson
+
 
 clean:
 	rm -rf build

@@ -19,6 +19,9 @@ EMULATOR_SUITE = 'trixie'
 UNUSED = ('perl', 'perl-base', 'perl-modules-5.40', 'libperl5.40', 'systemd', 'debconf', 'passwd',
           'qemu-system-modules-spice', 'qemu-system-modules-opengl', 'ipxe-qemu')
 
+# QEMU's configure takes a choice of devices from here only.
+DEVICES = pathlib.Path('configs/devices/ppc64-softmmu/host-compat.mak')
+
 
 def base():
     """The base that ./configure was given: a suite's name or a path."""
