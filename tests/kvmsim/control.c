@@ -1,0 +1,325 @@
+/*
+ * The control socket: one command a line, one answer a line.
+ *
+ * Commands set what the simulated kernel answers, make the guest do
+ * something, and ask what KVM has come to hold.  An answer begins with "ok"
+ * or "no"; a line that begins with "event" answers nothing.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdio_ext.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include "kvmsim.h"
+
+#define MAX_WORDS 16
+
+static FILE *in, *out;
+static bool started;
+
+void control_event(const char *format, ...)
+{
+    va_list ap;
+
+    fputs("event ", out);
+    va_start(ap, format);
+    vfprintf(out, format, ap);
+    va_end(ap);
+    fputc('\n', out);
+    fflush(out);
+}
+
+static uint64_t number(const char *word)
+{
+    return strtoull(word, NULL, 0);
+}
+
+/* The errno called NAME, or 0 */
+static int errno_of(const char *name)
+{
+    for (int i = 1; i < 256; i++) {
+        const char *known = strerrorname_np(i);
+
+        if (known && !strcmp(known, name)) {
+            return i;
+        }
+    }
+    return 0;
+}
+
+/*
+ * Each command gets its words, and says "ok..." or "no..." itself or returns
+ * NULL for plain "ok" or why not.
+ */
+typedef const char *Command(char **words);
+
+static const char silent[] = "";
+
+static const char *do_go(char **words)
+{
+    started = true;
+    return NULL;
+}
+
+static const char *do_trace(char **words)
+{
+    return sim_trace_to(words[0]) ? NULL : strerror(errno);
+}
+
+static const char *do_pr(char **words)
+{
+    kernel.pr = number(words[0]);
+    return NULL;
+}
+
+static const char *do_extension(char **words)
+{
+    return vm_set_extension(number(words[0]), number(words[1]))
+           ? NULL : "too many extensions";
+}
+
+static const char *do_caps(char **words)
+{
+    kernel.caps.bits = number(words[0]);
+    kernel.caps.size = number(words[1]);
+    return NULL;
+}
+
+/* caps-error ERRNO TIMES SIZE-WRITTEN-BACK */
+static const char *do_caps_error(char **words)
+{
+    kernel.caps.error = errno_of(words[0]);
+    kernel.caps.times = number(words[1]);
+    kernel.caps.size_back = number(words[2]);
+    return kernel.caps.error ? NULL : "no such errno";
+}
+
+/* refuse VCPU VALUE ERRNO POISON */
+static const char *do_refuse(char **words)
+{
+    Refusal *refusal = &kernel.refusal[kernel.refusals];
+
+    if (kernel.refusals == sizeof(kernel.refusal) / sizeof(*refusal)) {
+        return "too many refusals";
+    }
+    refusal->vcpu = number(words[0]);
+    refusal->value = number(words[1]);
+    refusal->error = errno_of(words[2]);
+    refusal->poison = number(words[3]);
+    kernel.refusals++;
+    return refusal->error ? NULL : "no such errno";
+}
+
+static const char *do_accept(char **words)
+{
+    kernel.refusals = 0;
+    return NULL;
+}
+
+/* poke ADDRESS HEX: guest memory; what is beyond the end of RAM is dropped */
+static const char *do_poke(char **words)
+{
+    size_t len = strlen(words[1]) / 2;
+    uint8_t *bytes = malloc(len);
+    char pair[3] = "";
+
+    if (!bytes) {
+        return "out of memory";
+    }
+    for (size_t i = 0; i < len; i++) {
+        memcpy(pair, words[1] + 2 * i, 2);
+        bytes[i] = strtoul(pair, NULL, 16);
+    }
+    len = vm_copy(number(words[0]), bytes, len, true);
+    free(bytes);
+    fprintf(out, "ok %zu\n", len);
+    return silent;
+}
+
+/* peek ADDRESS LENGTH: guest memory as hex */
+static const char *do_peek(char **words)
+{
+    uint8_t bytes[256];
+    size_t len = number(words[1]);
+
+    if (len > sizeof(bytes) ||
+        vm_copy(number(words[0]), bytes, len, false) != len) {
+        return "not in RAM, or too long";
+    }
+    fputs("ok ", out);
+    for (size_t i = 0; i < len; i++) {
+        fprintf(out, "%02x", bytes[i]);
+    }
+    fputc('\n', out);
+    return silent;
+}
+
+/* hypercall NR [ARG...]: vCPU 0 makes it when it next runs */
+static const char *do_hypercall(char **words)
+{
+    uint64_t ring = 1;
+
+    memset(guest.args, 0, sizeof(guest.args));
+    guest.nr = number(words[0]);
+    for (size_t i = 0; i < 9 && words[1 + i]; i++) {
+        guest.args[i] = number(words[1 + i]);
+    }
+    guest.sequence++;
+    guest.pending = true;
+    guest.called = guest.idle = false;
+    fprintf(out, "ok %u\n", guest.sequence);
+    return write(guest.doorbell, &ring, sizeof(ring)) < 0 ? "no doorbell"
+                                                          : silent;
+}
+
+/* What the last hypercall returned, also where the guest has not run since */
+static const char *do_result(char **words)
+{
+    if (!vcpus || !guest.called) {
+        return "no hypercall was made";
+    }
+    fprintf(out, "ok %ld\n", (long)vcpus->run->papr_hcall.ret);
+    return silent;
+}
+
+/* For each vCPU: ID:MODE:1 if it runs, 0 if not */
+static const char *do_modes(char **words)
+{
+    fputs("ok", out);
+    for (Vcpu *vcpu = vcpus; vcpu; vcpu = vcpu->next) {
+        fprintf(out, " %d:0x%08x:%d", vcpu->id, vcpu->compat,
+                vcpu_runnable(vcpu));
+    }
+    fputc('\n', out);
+    return silent;
+}
+
+static void put_count(const char *name, unsigned long count)
+{
+    fprintf(out, " %s=%lu", name, count);
+}
+
+static const char *do_counts(char **words)
+{
+    fputs("ok", out);
+    sim_counts(put_count);
+    fputc('\n', out);
+    return silent;
+}
+
+static const struct {
+    const char *name;
+    int words;                  /* at least so many follow the name */
+    Command *run;
+} commands[] = {
+    { "go", 0, do_go },
+    { "trace", 1, do_trace },
+    { "pr", 1, do_pr },
+    { "extension", 2, do_extension },
+    { "caps", 2, do_caps },
+    { "caps-error", 3, do_caps_error },
+    { "refuse", 4, do_refuse },
+    { "accept", 0, do_accept },
+    { "poke", 2, do_poke },
+    { "peek", 2, do_peek },
+    { "hypercall", 1, do_hypercall },
+    { "result", 0, do_result },
+    { "modes", 0, do_modes },
+    { "counts", 0, do_counts },
+};
+
+static const char *run_command(char *line)
+{
+    char *words[MAX_WORDS + 1] = { NULL };
+    int n = 0;
+
+    for (char *word = strtok(line, " \n"); word && n < MAX_WORDS;
+         word = strtok(NULL, " \n")) {
+        words[n++] = word;
+    }
+    for (size_t i = 0; n && i < sizeof(commands) / sizeof(*commands); i++) {
+        if (!strcmp(commands[i].name, words[0])) {
+            return n > commands[i].words ? commands[i].run(words + 1)
+                                         : "too few words";
+        }
+    }
+    return "no such command";
+}
+
+/* One command; false when the runner has gone. */
+static bool read_command(char **line, size_t *size, bool lock)
+{
+    const char *why;
+
+    if (getline(line, size, in) < 0) {
+        return false;
+    }
+    if (lock) {
+        pthread_mutex_lock(&sim_lock);
+    }
+    why = run_command(*line);
+    if (why != silent) {
+        fprintf(out, why ? "no %s\n" : "ok\n", why);
+    }
+    fflush(out);
+    if (lock) {
+        pthread_mutex_unlock(&sim_lock);
+    }
+    return true;
+}
+
+static void *listen_forever(void *opaque)
+{
+    char *line = NULL;
+    size_t size = 0;
+
+    while (read_command(&line, &size, true)) {
+    }
+    free(line);
+    return NULL;
+}
+
+void control_start(void)
+{
+    const char *fd = getenv("KVMSIM_FD");
+    char *line = NULL;
+    size_t size = 0;
+    sigset_t all, old;
+    pthread_t thread;
+
+    if (started) {
+        return;
+    }
+    guest.doorbell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    in = fd ? fdopen(atoi(fd), "re") : NULL;
+    out = fd ? fdopen(dup(atoi(fd)), "we") : NULL;
+    if (!in || !out || guest.doorbell < 0) {
+        fprintf(stderr, "kvmsim: KVMSIM_FD is no control socket\n");
+        exit(EXIT_FAILURE);
+    }
+    /* the listening thread is inside getline() when exit() wants all streams */
+    __fsetlocking(in, FSETLOCKING_BYCALLER);
+    while (!started) {
+        if (!read_command(&line, &size, false)) {
+            fprintf(stderr, "kvmsim: the control socket closed early\n");
+            exit(EXIT_FAILURE);
+        }
+    }
+    free(line);
+    /* QEMU's signals are for QEMU's threads */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    if (pthread_create(&thread, NULL, listen_forever, NULL)) {
+        fprintf(stderr, "kvmsim: cannot make a thread\n");
+        exit(EXIT_FAILURE);
+    }
+    pthread_detach(thread);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a scenario may name: CPUs, modes, kernels, and how each kernel answers."""
+
+# Logical PVRs, the oldest first.
+MODES = {
+    'power6': 0x0f000002, 'power7': 0x0f000003, 'power7+': 0x0f100003, 'power8': 0x0f000004,
+    'power9': 0x0f000005, 'power10': 0x0f000006, 'power11': 0x0f000007,
+}
+# Hosts: the top half of the raw PVR.
+HOSTS = {'power9': 0x004e0000, 'power10': 0x00800000, 'power11': 0x00820000}
+RAW_MASK = 0xffff0000
+# Bits of the compat-caps ioctl.
+CAPS = {'power9': 1 << 62, 'power10': 1 << 61, 'power11': 1 << 60}
+# Kernels: has the ioctl; refuses Power11 above its mode; then leaves that vCPU unrunnable.
+KERNELS = {'7.3': (True, True, True), '7.2': (False, True, True), '6.12': (False, False, False)}
+
+ERRNOS = ('EPERM', 'ENOENT', 'EIO', 'E2BIG', 'ENOMEM', 'EACCES', 'EFAULT', 'EBUSY', 'ENODEV',
+          'EINVAL', 'ENOSPC', 'ENOTTY')
+# KVM_CAP_PPC_COMPAT_CAPS, KVM_CAP_PPC_DAWR1 and KVM_CAP_PPC_NESTED_HV
+CAP_COMPAT_CAPS, CAP_DAWR1, CAP_NESTED_HV = 250, 194, 160
+HCALLS = {'H_CAS': 0xf002, 'H_VOF_CLIENT': 0xf005}
+RETURNS = {'H_SUCCESS': 0, 'H_HARDWARE': -1, 'H_FUNCTION': -2, 'H_PARAMETER': -4}
+ANY = -1
+
+
+def up_to(mode):
+    """The bits of every mode from POWER9 up to MODE."""
+    return sum(bit for name, bit in CAPS.items() if MODES[name] <= MODES[mode])
+
+
+def refusals(version, host, mode):
+    """(vCPU, value, errno, poison) of each mode that a kernel on HOST, limited to MODE, refuses."""
+    _, refuses, poisons = KERNELS[version]
+    newer = [name for name in CAPS if MODES[name] > MODES[mode]]
+    if not refuses and (host, mode) == ('power11', 'power10'):
+        newer = []      # the same ISA: this kernel sees no difference
+    return [(ANY, MODES[name], 'EINVAL', poisons and name == 'power11') for name in newer]
+
+
+def mode_name(value):
+    """The name of the mode with logical PVR VALUE, which may be none that is known."""
+    names = {pvr: name for name, pvr in MODES.items()}
+    return 'raw' if value == 0 else names.get(value, f'0x{value:08x}')

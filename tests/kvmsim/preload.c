@@ -1,0 +1,318 @@
+/*
+ * The calls of libc that the simulated /dev/kvm stands in front of, and the
+ * table of the ioctls that it answers.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "kvmsim.h"
+
+#define MAX_FD 65536
+#define ANY UINT64_MAX
+
+static struct {
+    FileKind kind;
+    Vcpu *vcpu;
+} files[MAX_FD];
+
+pthread_mutex_t sim_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static FILE *trace;
+static __thread char note[256];
+
+void sim_note(const char *format, ...)
+{
+    size_t used = strlen(note);
+    va_list ap;
+
+    va_start(ap, format);
+    vsnprintf(note + used, sizeof(note) - used, format, ap);
+    va_end(ap);
+}
+
+bool sim_trace_to(const char *path)
+{
+    trace = fopen(path, "we");
+    if (trace) {
+        setvbuf(trace, NULL, _IOLBF, 0);
+    }
+    return trace;
+}
+
+void sim_trace(const char *format, ...)
+{
+    va_list ap;
+
+    if (trace) {
+        va_start(ap, format);
+        vfprintf(trace, format, ap);
+        va_end(ap);
+        fputc('\n', trace);
+    }
+}
+
+static int new_file(FileKind kind)
+{
+    /* a memory file, so that mmap() of a vCPU needs nothing from us */
+    int fd = memfd_create("kvmsim", MFD_CLOEXEC);
+
+    if (fd < 0 || fd >= MAX_FD || ftruncate(fd, RUN_SIZE)) {
+        fprintf(stderr, "kvmsim: cannot make a file: %s\n", strerror(errno));
+        exit(EXIT_FAILURE);
+    }
+    files[fd].kind = kind;
+    return fd;
+}
+
+static long api_version(Vcpu *vcpu, void *arg)
+{
+    return KVM_API_VERSION;
+}
+
+static long vcpu_mmap_size(Vcpu *vcpu, void *arg)
+{
+    return RUN_SIZE;
+}
+
+static long create_vm(Vcpu *vcpu, void *arg)
+{
+    long type = (long)arg;      /* 0: any, 1: HV, 2: PR */
+
+    sim_note(" type %ld", type);
+    if (type && type != (kernel.pr ? 2 : 1)) {
+        return -EINVAL;
+    }
+    return new_file(VM);
+}
+
+static long create_vcpu(Vcpu *vcpu, void *arg)
+{
+    int fd = new_file(VCPU);
+    void *run = mmap(NULL, RUN_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    sim_note(" id %ld", (long)arg);
+    if (run == MAP_FAILED) {
+        return -errno;
+    }
+    files[fd].vcpu = vcpu_new((long)arg, run);
+    return fd;
+}
+
+/* For calls whose effect nothing in a simulated guest can see. */
+static long nothing(Vcpu *vcpu, void *arg)
+{
+    return 0;
+}
+
+static long not_in_this_kernel(Vcpu *vcpu, void *arg)
+{
+    return -ENOTTY;
+}
+
+/*
+ * The ioctls, the more special row first.  SUBJECT narrows a row to one
+ * register or extension, which is then counted by itself.
+ */
+static struct {
+    FileKind on;
+    uint32_t request;
+    uint64_t subject;
+    Handler *answer;
+    const char *name;
+    unsigned long count;
+} calls[] = {
+#define ROW(on, request, answer) { on, request, ANY, answer, #request, 0 }
+#define SUBJECT(on, request, subject, answer, name) \
+    { on, request, subject, answer, #request ":" name, 0 }
+    SUBJECT(VCPU, KVM_SET_ONE_REG, KVM_REG_PPC_ARCH_COMPAT, vcpu_set_compat,
+            "ARCH_COMPAT"),
+    SUBJECT(VCPU, KVM_GET_ONE_REG, KVM_REG_PPC_ARCH_COMPAT, vcpu_get_compat,
+            "ARCH_COMPAT"),
+    SUBJECT(VM, KVM_CHECK_EXTENSION, KVM_CAP_PPC_COMPAT_CAPS,
+            vm_check_extension, "PPC_COMPAT_CAPS"),
+    SUBJECT(SYSTEM, KVM_CHECK_EXTENSION, KVM_CAP_PPC_COMPAT_CAPS,
+            vm_check_extension, "PPC_COMPAT_CAPS"),
+    ROW(SYSTEM, KVM_GET_API_VERSION, api_version),
+    ROW(SYSTEM, KVM_GET_VCPU_MMAP_SIZE, vcpu_mmap_size),
+    ROW(SYSTEM, KVM_CREATE_VM, create_vm),
+    ROW(SYSTEM, KVM_CHECK_EXTENSION, vm_check_extension),
+    ROW(VM, KVM_CHECK_EXTENSION, vm_check_extension),
+    ROW(VM, KVM_CREATE_VCPU, create_vcpu),
+    ROW(VM, KVM_ENABLE_CAP, vm_enable_cap),
+    ROW(VM, KVM_SET_USER_MEMORY_REGION, vm_memory_region),
+    ROW(VM, KVM_GET_DIRTY_LOG, vm_dirty_log),
+    ROW(VM, KVM_PPC_GET_SMMU_INFO, vm_smmu_info),
+    ROW(VM, KVM_PPC_GET_RMMU_INFO, vm_rmmu_info),
+    ROW(VM, KVM_PPC_GET_CPU_CHAR, vm_cpu_char),
+    ROW(VM, KVM_PPC_GET_PVINFO, vm_pvinfo),
+    ROW(VM, KVM_PPC_ALLOCATE_HTAB, vm_allocate_htab),
+    ROW(VM, KVM_PPC_GET_COMPAT_CAPS, vm_compat_caps),
+    ROW(VM, KVM_PPC_CONFIGURE_V3_MMU, nothing),
+    ROW(VM, KVM_IOEVENTFD, nothing),
+    ROW(VM, KVM_PPC_SVM_OFF, not_in_this_kernel),
+    ROW(VCPU, KVM_GET_STATS_FD, not_in_this_kernel),
+    ROW(VCPU, KVM_RUN, vcpu_run),
+    ROW(VCPU, KVM_ENABLE_CAP, vcpu_enable_cap),
+    ROW(VCPU, KVM_GET_REGS, vcpu_get_regs),
+    ROW(VCPU, KVM_SET_REGS, vcpu_set_regs),
+    ROW(VCPU, KVM_GET_SREGS, vcpu_get_sregs),
+    ROW(VCPU, KVM_SET_SREGS, vcpu_set_sregs),
+    ROW(VCPU, KVM_GET_ONE_REG, vcpu_get_reg),
+    ROW(VCPU, KVM_SET_ONE_REG, vcpu_set_reg),
+    ROW(VCPU, KVM_SET_SIGNAL_MASK, nothing),
+    ROW(VCPU, KVM_INTERRUPT, nothing),
+#undef ROW
+#undef SUBJECT
+};
+
+#define CALLS (sizeof(calls) / sizeof(calls[0]))
+
+void sim_counts(void (*put)(const char *name, unsigned long count))
+{
+    for (size_t i = 0; i < CALLS; i++) {
+        if (calls[i].count) {
+            put(calls[i].name, calls[i].count);
+            calls[i].count = 0;
+        }
+    }
+}
+
+static uint64_t subject_of(uint32_t request, const void *arg)
+{
+    const struct kvm_one_reg *reg = arg;
+
+    switch (request) {
+    case KVM_GET_ONE_REG:
+    case KVM_SET_ONE_REG:
+        return reg->id;
+    case KVM_CHECK_EXTENSION:
+        return (uint64_t)arg;
+    default:
+        return ANY;
+    }
+}
+
+static long answer(int fd, uint32_t request, void *arg)
+{
+    static const char *kinds[] = { "", "kvm", "vm", "vcpu" };
+    uint64_t subject = subject_of(request, arg);
+    FileKind kind = files[fd].kind;
+    Vcpu *vcpu = files[fd].vcpu;
+    char who[32];
+    long ret;
+
+    snprintf(who, sizeof(who), vcpu ? "%s %d" : "%s", kinds[kind],
+             vcpu ? vcpu->id : 0);
+    for (size_t i = 0; i < CALLS; i++) {
+        if (calls[i].on != kind || calls[i].request != request ||
+            (calls[i].subject != ANY && calls[i].subject != subject)) {
+            continue;
+        }
+        calls[i].count++;
+        note[0] = '\0';
+        ret = calls[i].answer(vcpu, arg);
+        if (ret < 0) {
+            sim_trace("%s %s%s: %s", who, calls[i].name, note,
+                      strerrorname_np(-ret));
+        } else {
+            sim_trace("%s %s%s = %ld", who, calls[i].name, note, ret);
+        }
+        return ret;
+    }
+    sim_trace("%s ioctl 0x%08x: NOT MODELLED", who, request);
+    control_event("unmodelled %s ioctl 0x%08x", who, request);
+    return -ENOTTY;
+}
+
+/* libc's own NAME, which ours hides */
+#define HIDDEN(name) ((__typeof__(name) *)dlsym(RTLD_NEXT, #name))
+
+static int open_kvm(void)
+{
+    int fd;
+
+    pthread_mutex_lock(&sim_lock);
+    control_start();
+    fd = new_file(SYSTEM);
+    pthread_mutex_unlock(&sim_lock);
+    return fd;
+}
+
+#define OPEN(name)                                              \
+    int name(const char *path, int flags, ...)                  \
+    {                                                           \
+        mode_t mode;                                            \
+        va_list ap;                                             \
+                                                                \
+        if (!strcmp(path, "/dev/kvm")) {                        \
+            return open_kvm();                                  \
+        }                                                       \
+        va_start(ap, flags);                                    \
+        mode = va_arg(ap, mode_t);                              \
+        va_end(ap);                                             \
+        return HIDDEN(name)(path, flags, mode);                 \
+    }
+
+OPEN(open)
+OPEN(open64)
+
+int close(int fd)
+{
+    static int (*hidden)(int);
+
+    if (!hidden) {
+        hidden = HIDDEN(close);
+    }
+    if (fd >= 0 && fd < MAX_FD) {
+        files[fd].kind = NOT_OURS;
+        files[fd].vcpu = NULL;
+    }
+    return hidden(fd);
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+    static int (*hidden)(int, unsigned long, ...);
+    va_list ap;
+    void *arg;
+    long ret;
+
+    va_start(ap, request);
+    arg = va_arg(ap, void *);
+    va_end(ap);
+    if (fd < 0 || fd >= MAX_FD || files[fd].kind == NOT_OURS) {
+        if (!hidden) {
+            hidden = HIDDEN(ioctl);
+        }
+        return hidden(fd, request, arg);
+    }
+    pthread_mutex_lock(&sim_lock);
+    ret = answer(fd, request, arg);
+    pthread_mutex_unlock(&sim_lock);
+    if (ret < 0) {
+        errno = -ret;
+        return -1;
+    }
+    return ret;
+}
+
+/* QEMU asks whether the host's pages can back 64 KiB pages of the guest. */
+long sysconf(int name)
+{
+    return name == _SC_PAGESIZE ? HOST_PAGE_SIZE : HIDDEN(sysconf)(name);
+}
+
+int getpagesize(void)
+{
+    return HOST_PAGE_SIZE;
+}

@@ -1,0 +1,260 @@
+/*
+ * The simulated kernel's vCPU ioctls, and the guest that runs on vCPU 0.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "kvmsim.h"
+
+Vcpu *vcpus;
+Guest guest;
+
+uint32_t vcpu_host_pvr(void)
+{
+    uint32_t pvr;
+
+    asm("mfpvr %0" : "=r"(pvr));
+    return pvr;
+}
+
+Vcpu *vcpu_new(int id, struct kvm_run *run)
+{
+    Vcpu *vcpu = calloc(1, sizeof(*vcpu)), **last;
+
+    if (!vcpu) {
+        abort();
+    }
+    vcpu->id = id;
+    vcpu->run = run;
+    vcpu->sane = true;
+    vcpu->sregs.pvr = vcpu_host_pvr();
+    for (last = &vcpus; *last; last = &(*last)->next) {
+    }
+    *last = vcpu;
+    return vcpu;
+}
+
+static bool same_core(const Vcpu *a, const Vcpu *b)
+{
+    return a->id / kernel.threads_per_core == b->id / kernel.threads_per_core;
+}
+
+/* A refused mode stops the whole core until each of its threads is mended. */
+bool vcpu_runnable(const Vcpu *vcpu)
+{
+    for (const Vcpu *other = vcpus; other; other = other->next) {
+        if (!other->sane && same_core(other, vcpu)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+long vcpu_get_regs(Vcpu *vcpu, void *arg)
+{
+    memcpy(arg, &vcpu->regs, sizeof(vcpu->regs));
+    return 0;
+}
+
+long vcpu_set_regs(Vcpu *vcpu, void *arg)
+{
+    memcpy(&vcpu->regs, arg, sizeof(vcpu->regs));
+    return 0;
+}
+
+long vcpu_get_sregs(Vcpu *vcpu, void *arg)
+{
+    memcpy(arg, &vcpu->sregs, sizeof(vcpu->sregs));
+    return 0;
+}
+
+/* HV has no other CPU to give than the host's. */
+long vcpu_set_sregs(Vcpu *vcpu, void *arg)
+{
+    struct kvm_sregs *sregs = arg;
+
+    sim_note(" pvr 0x%08x", sregs->pvr);
+    if (!kernel.pr && sregs->pvr != vcpu_host_pvr()) {
+        return -EINVAL;
+    }
+    memcpy(&vcpu->sregs, sregs, sizeof(*sregs));
+    return 0;
+}
+
+/* How many bytes ID has, or 0 if it is not a register of this architecture */
+static size_t reg_size(uint64_t id)
+{
+    size_t size = 1ul << ((id & KVM_REG_SIZE_MASK) >> KVM_REG_SIZE_SHIFT);
+
+    if ((id & KVM_REG_ARCH_MASK) != KVM_REG_PPC ||
+        size > sizeof(((Reg *)0)->value)) {
+        control_event("unmodelled register 0x%016lx", (long)id);
+        return 0;
+    }
+    return size;
+}
+
+static Reg *find_reg(Vcpu *vcpu, uint64_t id)
+{
+    uint64_t hash = (id ^ id >> 16) * 0x9e3779b1;
+
+    for (unsigned i = 0; i < REGS_PER_VCPU; i++) {
+        Reg *reg = &vcpu->reg[(hash + i) % REGS_PER_VCPU];
+
+        if (!reg->id || reg->id == id) {
+            reg->id = id;
+            return reg;
+        }
+    }
+    abort();
+}
+
+long vcpu_get_reg(Vcpu *vcpu, void *arg)
+{
+    struct kvm_one_reg *one = arg;
+    size_t size = reg_size(one->id);
+
+    sim_note(" 0x%016lx", (long)one->id);
+    if (!size) {
+        return -EINVAL;
+    }
+    memcpy((void *)(uintptr_t)one->addr, find_reg(vcpu, one->id)->value, size);
+    return 0;
+}
+
+long vcpu_set_reg(Vcpu *vcpu, void *arg)
+{
+    struct kvm_one_reg *one = arg;
+    size_t size = reg_size(one->id);
+    Reg *reg;
+
+    sim_note(" 0x%016lx", (long)one->id);
+    if (!size) {
+        return -EINVAL;
+    }
+    reg = find_reg(vcpu, one->id);
+    memcpy(reg->value, (void *)(uintptr_t)one->addr, size);
+    return 0;
+}
+
+long vcpu_get_compat(Vcpu *vcpu, void *arg)
+{
+    struct kvm_one_reg *one = arg;
+
+    memcpy((void *)(uintptr_t)one->addr, &vcpu->compat, sizeof(vcpu->compat));
+    return 0;
+}
+
+static const Refusal *find_refusal(const Vcpu *vcpu, uint32_t value)
+{
+    for (int i = 0; i < kernel.refusals; i++) {
+        const Refusal *refusal = &kernel.refusal[i];
+
+        if ((refusal->vcpu < 0 || refusal->vcpu == vcpu->id) &&
+            (refusal->value < 0 || refusal->value == value)) {
+            return refusal;
+        }
+    }
+    return NULL;
+}
+
+/* PR has no modes at all; HV has those that the scenario does not refuse. */
+long vcpu_set_compat(Vcpu *vcpu, void *arg)
+{
+    struct kvm_one_reg *one = arg;
+    const Refusal *refusal;
+    uint32_t value;
+
+    memcpy(&value, (void *)(uintptr_t)one->addr, sizeof(value));
+    sim_note(" 0x%08x", value);
+    if (kernel.pr) {
+        return -EINVAL;
+    }
+    refusal = find_refusal(vcpu, value);
+    if (refusal) {
+        vcpu->sane = vcpu->sane && !refusal->poison;
+        return -refusal->error;
+    }
+    vcpu->sane = true;
+    vcpu->compat = value;
+    return 0;
+}
+
+static void deliver_hypercall(struct kvm_run *run)
+{
+    run->exit_reason = KVM_EXIT_PAPR_HCALL;
+    run->papr_hcall.nr = guest.nr;
+    run->papr_hcall.ret = INT64_MIN;    /* no hypercall answers that */
+    memcpy(run->papr_hcall.args, guest.args, sizeof(guest.args));
+    guest.pending = false;
+    guest.called = true;
+    guest.idle = false;
+    sim_trace("guest hypercall 0x%lx", (long)guest.nr);
+}
+
+/*
+ * Sleep until the doorbell rings or QEMU's kick comes.  The kick sets
+ * immediate_exit in its signal handler, so signals stay blocked from the look
+ * at it until ppoll() waits, or it could come in between and be missed.
+ */
+static long wait_for_work(Vcpu *vcpu)
+{
+    struct pollfd doorbell = { .fd = guest.doorbell, .events = POLLIN };
+    sigset_t all, old;
+    uint64_t rings;
+    int ready = -1;
+
+    pthread_mutex_unlock(&sim_lock);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    if (!vcpu->run->immediate_exit) {
+        ready = ppoll(&doorbell, vcpu->id == 0, NULL, &old);
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_mutex_lock(&sim_lock);
+    if (ready <= 0) {
+        return -EINTR;
+    }
+    if (read(guest.doorbell, &rings, sizeof(rings)) < 0) {
+        return -EINTR;
+    }
+    return 0;
+}
+
+long vcpu_run(Vcpu *vcpu, void *arg)
+{
+    bool boot = vcpu->id == 0;
+
+    if (!vcpu_runnable(vcpu)) {
+        if (boot && guest.called && !guest.idle) {
+            guest.idle = true;
+            control_event("unrunnable %u", guest.sequence);
+        }
+        return -EINVAL;
+    }
+    while (!vcpu->run->immediate_exit) {
+        if (boot && guest.pending) {
+            deliver_hypercall(vcpu->run);
+            return 0;
+        }
+        if (boot && guest.called && !guest.idle) {
+            guest.idle = true;
+            sim_trace("guest hypercall 0x%lx returned %ld",
+                      (long)guest.nr,
+                      (long)vcpu->run->papr_hcall.ret);
+            control_event("idle %u", guest.sequence);
+        }
+        if (wait_for_work(vcpu) < 0) {
+            break;
+        }
+    }
+    return -EINTR;
+}
