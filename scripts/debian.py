@@ -114,11 +114,9 @@ class Suite:
     def version(self, package):
         """The candidate version of PACKAGE, or None."""
         self.ready()
-        text = self.apt('apt-cache', 'show', '--no-all-versions', package) \
-            if self.apt('apt-cache', 'pkgnames', package).split().count(package) else ''
-        for line in text.splitlines():
-            if line.startswith('Version: '):
-                return line.split()[1]
+        for line in self.apt('apt-cache', 'policy', package).splitlines():
+            if line.startswith('  Candidate: '):
+                return None if line.endswith('(none)') else line.split()[1]
         return None
 
     def depends(self, package):

@@ -10,7 +10,7 @@ import pathlib
 import subprocess
 import sys
 
-from debian import BUILD, TOP, Error, Suite, say
+from debian import BUILD, TOP, Error, Suite
 
 # A suite whose qemu-system-ppc64 has Power11 and both nested APIs, and whose
 # user-mode emulator has Power11.
@@ -81,7 +81,6 @@ def distro_qemu():
 
 def patched_qemu():
     """Our ppc64le qemu-system-ppc64, up to date; it runs with guest_root()'s libraries."""
-    say('QEMU for ppc64le: up to date?')
     made = subprocess.run(['make', '-s', '-C', TOP, 'kvm'], stdin=subprocess.DEVNULL, check=False,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if made.returncode:

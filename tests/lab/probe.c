@@ -1,0 +1,190 @@
+/*
+ * What a Linux on POWER sees of its CPU and its KVM; init of the guest
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * As process 1 of L2 it reports, then takes orders from its console, a line
+ * each: "report", "reboot", "online N", "write TEXT".  Run in L1 it reports
+ * once, with what KVM answers to KVM_PPC_GET_COMPAT_CAPS.
+ *
+ * A line of a report is "probe: KEY=VALUE"; the last is "probe: end".
+ */
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <linux/kvm.h>
+
+#define CPUS "/proc/device-tree/cpus"
+
+/* Linux 7.3, which the cross compiler's own headers may not know */
+#define COMPAT_CAPS_IOCTL       _IO(KVMIO, 0xb8)
+
+struct compat_caps {
+    uint64_t size;
+    uint64_t flags;
+    uint64_t bits;
+};
+
+static void report_cpuinfo(void)
+{
+    char line[256], cpu[256] = "";
+    int online = 0;
+    FILE *f = fopen("/proc/cpuinfo", "r");
+
+    while (f && fgets(line, sizeof(line), f)) {
+        char value[256];
+
+        if (sscanf(line, "cpu : %255[^,\n]", value) == 1 && ++online == 1) {
+            strcpy(cpu, value);
+        }
+    }
+    if (f) {
+        fclose(f);
+    }
+    printf("probe: cpu=%s\nprobe: cpus=%d\n", cpu, online);
+}
+
+static void report_cpu_version(void)
+{
+    DIR *cpus = opendir(CPUS);
+    struct dirent *entry;
+
+    while (cpus && (entry = readdir(cpus))) {
+        char path[512];
+        uint8_t v[4];
+        FILE *f;
+
+        snprintf(path, sizeof(path), CPUS "/%s/cpu-version", entry->d_name);
+        f = fopen(path, "r");
+        if (!f) {
+            continue;
+        }
+        if (fread(v, 1, sizeof(v), f) == sizeof(v)) {
+            printf("probe: cpu_version=0x%02x%02x%02x%02x\n",
+                   v[0], v[1], v[2], v[3]);
+        }
+        fclose(f);
+        break;
+    }
+    if (cpus) {
+        closedir(cpus);
+    }
+}
+
+static void report_compat_caps(void)
+{
+    struct compat_caps caps = { .size = sizeof(caps) };
+    int kvm = open("/dev/kvm", O_RDWR);
+    int vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0UL);
+
+    if (vm < 0) {
+        printf("probe: kvm=%s\n", strerror(errno));
+    } else if (ioctl(vm, COMPAT_CAPS_IOCTL, &caps) == 0) {
+        printf("probe: compat_caps=0x%016" PRIx64 "\n", caps.bits);
+    }
+    close(vm);
+    close(kvm);
+}
+
+static void report(bool host)
+{
+    struct utsname name;
+
+    uname(&name);
+    printf("probe: kernel=%s\n", name.release);
+    report_cpuinfo();
+    report_cpu_version();
+    if (host) {
+        report_compat_caps();
+    }
+    printf("probe: end\n");
+    fflush(stdout);
+}
+
+static void online(const char *cpu)
+{
+    char path[320];
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%s/online", cpu);
+    f = fopen(path, "w");
+    if (!f || fputs("1", f) < 0 || fclose(f)) {
+        printf("probe: error=%s: %s\n", path, strerror(errno));
+    }
+}
+
+static void obey(char *order)
+{
+    order[strcspn(order, "\r\n")] = '\0';
+    if (!strcmp(order, "report")) {
+        report(false);
+    } else if (!strcmp(order, "reboot")) {
+        reboot(RB_AUTOBOOT);
+    } else if (!strncmp(order, "online ", 7)) {
+        online(order + 7);
+        report(false);
+    } else if (!strncmp(order, "write ", 6)) {
+        printf("probe: said=%s\nprobe: end\n", order + 6);
+    } else if (*order) {
+        printf("probe: error=unknown order %s\nprobe: end\n", order);
+    }
+}
+
+/* Process 1 of an initramfs starts with an empty file system */
+static void become_init(void)
+{
+    static const char *const mounts[][2] = {
+        { "proc", "/proc" }, { "sysfs", "/sys" }, { "devtmpfs", "/dev" },
+    };
+    struct termios tty;
+    int console;
+
+    for (size_t i = 0; i < sizeof(mounts) / sizeof(mounts[0]); i++) {
+        mkdir(mounts[i][1], 0755);
+        mount(mounts[i][0], mounts[i][1], mounts[i][0], 0, NULL);
+    }
+    console = open("/dev/console", O_RDWR);
+    for (int fd = 0; fd < 3; fd++) {
+        dup2(console, fd);
+    }
+    if (tcgetattr(0, &tty) == 0) {
+        tty.c_lflag &= ~ECHO;
+        tcsetattr(0, TCSANOW, &tty);
+    }
+}
+
+int main(void)
+{
+    bool init = getpid() == 1;
+    char order[256];
+
+    if (init) {
+        become_init();
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    report(!init);
+    while (init) {
+        if (fgets(order, sizeof(order), stdin)) {
+            obey(order);
+        } else {
+            clearerr(stdin);
+            pause();
+        }
+    }
+    return 0;
+}

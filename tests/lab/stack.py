@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""L0, L1 and L2 as processes of this machine, and what became of L2.
+
+L0 gives L1 three consoles: the first carries L1's kernel and the commands
+that the lab types into L1's shell, the second is L2's console, the third
+is the QMP monitor of the QEMU that runs L2.
+"""
+
+import contextlib
+import json
+import os
+import re
+import selectors
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import images
+import parts
+from debian import Error
+
+# What a raw L0 CPU reads as in L1 does not matter here: L0 is named by family.
+HOSTS = ('power9', 'power10', 'power11')
+MODES = ('power8', 'power9', 'power10', 'power11')
+APIS = {'v1': 'cap-nested-hv=on', 'v2': 'cap-nested-papr=on'}
+CONSOLES = ('l1', 'l2', 'qmp')
+# damon_stat: kernels from 7.x hang early as L2 with it in L1
+L1_COMMAND_LINE = 'console=hvc0 quiet panic=-1 damon_stat.enabled=0'
+L2_COMMAND_LINE = 'console=hvc0 quiet panic=-1'
+# A kernel with 4 KiB pages cannot give the 64 KiB that the machine has by default
+L1_PAGES = {'4k': ',cap-hpt-max-page-size=4096', '64k': ''}
+# What QEMU prints of a vCPU after "kvm run failed"
+REGISTER_DUMP = re.compile(r'(NIP|MSR|HID0|TB|GPR\d+|CR|FPR\d+|FPSCR|SRR0|CTR|VRSAVE|XER|CFAR|LPCR|PTCR|DAR|SPRG\d|SDR1|'
+                           r'CIABR|HSRR0|PURR|PIDR|DSISR)\b| |$')
+# What QEMU says of any nested guest on such a host, limited or not
+NOISE = re.compile(r'warning: (Many guests require at least 64kiB|kernel_irqchip allowed but unavailable)|'
+                   r'Falling back to kernel-irqchip=off')
+L2_TRACE = 'spapr_cas_pvr'
+WIDE_ELEMENTS = "couldn't set guest wide elements"
+
+
+running = set()
+# Processes are made one at a time, so that none inherits another's sockets
+starting = threading.Lock()
+
+
+def end_all():
+    """End every L0 of this process; its runs then fail."""
+    for process in list(running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+class Broken(Error):
+    """The lab itself failed, whatever the guest would have done."""
+
+
+class Timeout(Exception):
+    """Nothing that was waited for came in time."""
+
+
+class Line:
+    """The lines that come from one console, as they come."""
+
+    def __init__(self, name):
+        self.name, self.rest = name, b''
+
+    def feed(self, data):
+        *lines, self.rest = (self.rest + data).split(b'\n')
+        return [line.decode(errors='replace').strip('\r') for line in lines]
+
+
+class Stack:
+    """One L0 with all that runs in it; a context, so that nothing is left."""
+
+    def __init__(self, config, progress=lambda stage: None):
+        self.config, self.progress = config, progress
+        self.deadline = time.monotonic() + config.timeout
+        self.sockets, self.log, self.pending = {}, [], []
+        self.selector = selectors.DefaultSelector()
+        self.process = None
+        self.l0_errors = ''
+
+    def __enter__(self):
+        config = self.config
+        self.kernel = images.Kernel(config.kernel, config.pages).make()
+        qemu = parts.patched_qemu() if config.qemu == 'patched' else parts.distro_qemu()
+        initrd = images.l1_initrd(self.kernel, qemu)
+        root = parts.emulator_root()
+        self.l0 = [str(root / 'usr/lib64/ld-linux-x86-64.so.2'), '--library-path',
+                   str(root / 'usr/lib/x86_64-linux-gnu'), str(root / 'usr/bin/qemu-system-ppc64'),
+                   '-L', str(root / 'usr/share/qemu')]
+        mode = '' if config.compat == 'none' else f',max-cpu-compat={config.compat}'
+        command = [
+            *self.l0, '-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'tcg', '-smp', '1', '-m', '1G',
+            '-machine', f'pseries,{APIS[config.api]},x-vof=on{mode}', '-cpu', config.host, '-no-reboot',
+            '-kernel', str(self.kernel.vmlinux), '-initrd', str(initrd), '-append', L1_COMMAND_LINE]
+        with starting:
+            theirs = []
+            for name in CONSOLES:
+                ours, other = socket.socketpair()
+                self.sockets[name] = ours
+                self.selector.register(ours, selectors.EVENT_READ, Line(name))
+                theirs.append(other)
+                command += ['-chardev', f'socket,id={name},fd={other.fileno()}', '-serial', f'chardev:{name}']
+            # the kernel ends L0 with us, also where we get no chance to
+            self.process = subprocess.Popen(
+                ['setpriv', '--pdeathsig', 'KILL', '--', *command], stdin=subprocess.DEVNULL, start_new_session=True,
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=[s.fileno() for s in theirs])
+            running.add(self.process)
+            for other in theirs:
+                other.close()
+        self.progress('L0 up')
+        return self
+
+    def __exit__(self, *_):
+        if self.process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            running.discard(self.process)
+            self.process.stderr.close()
+        for ours in self.sockets.values():
+            ours.close()
+        self.selector.close()
+
+    def _read(self):
+        """Wait for the next data; queue its lines as (console, text)."""
+        left = self.deadline - time.monotonic()
+        ready = self.selector.select(max(left, 0))
+        if not ready:
+            raise Timeout
+        for key, _ in ready:
+            data = key.fileobj.recv(65536)
+            if not data:
+                self.process.wait()
+                words = self.process.stderr.read().decode(errors='replace').strip().splitlines()
+                raise Broken(f'L0 ended by itself: {words[-1] if words else "without a word"}')
+            self.pending += [(key.data.name, line) for line in key.data.feed(data)]
+
+    def next_line(self):
+        """The next (console, text); every one of them goes into the log."""
+        while not self.pending:
+            self._read()
+        name, text = self.pending.pop(0)
+        self.log.append(f'{name:3} {text}')
+        return name, text
+
+    def send(self, name, text):
+        self.sockets[name].sendall(text.encode() + b'\n')
+
+    def shell(self, command):
+        """Type COMMAND into L1's shell."""
+        self.send('l1', command)
+
+    def qmp(self, command, **arguments):
+        self.send('qmp', json.dumps({'execute': command, 'arguments': arguments}))
+
+
+class Report:
+    """What tests/lab/probe.c says between its first line and 'end'."""
+
+    def __init__(self):
+        self.values, self.complete = {}, False
+
+    def take(self, text):
+        """Returns True when the report is complete."""
+        found = re.match(r'probe: (\w+)=(.*)', text)
+        if found:
+            self.values[found[1]] = found[2].strip()
+        self.complete = text == 'probe: end'
+        return self.complete
+
+
+def boot_l1(stack):
+    """L1 up to its shell; returns its report."""
+    report, first = Report(), True
+    while True:
+        name, text = stack.next_line()
+        if name != 'l1':
+            continue
+        if first:
+            stack.progress('L1 kernel')
+            first = False
+        if text.startswith('lab: broken') or 'Kernel panic' in text:
+            raise Broken(f'L1 did not come up: {text}')
+        report.take(text)
+        if text == 'lab: ready':
+            stack.progress('L1 ready')
+            return report.values
+
+
+def l2_command(config):
+    machine = f'pseries,x-vof=on{L1_PAGES[config.pages]}' + (f',{config.l2_machine}' if config.l2_machine else '')
+    words = [
+        'qemu-system-ppc64', '-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm',
+        '-machine', machine, '-cpu', config.l2_cpu, '-smp', str(config.smp), '-m', '256M',
+        '-L', '/usr/share/qemu', '-chardev', 'serial,id=l2,path=/dev/hvc1', '-serial', 'chardev:l2',
+        '-chardev', 'serial,id=qmp,path=/dev/hvc2', '-mon', 'chardev=qmp,mode=control',
+        '-trace', L2_TRACE, '-kernel', '/l2/vmlinux', '-initrd', '/l2/initrd', '-append', L2_COMMAND_LINE]
+    return ' '.join("'" + word.replace("'", "'\\''") + "'" for word in words)
+
+
+class Guest:
+    """L2, as far as it can be told from outside and from its own report."""
+
+    def __init__(self, stack):
+        self.stack, self.report = stack, Report()
+        self.words, self.kernel_words = [], []
+        self.exited = self.stopped = False
+
+    def start(self):
+        # sed marks what QEMU says; its exit comes after its last word, on a line of its own
+        self.stack.shell(f'{{ {l2_command(self.stack.config)}; printf '\\nexit %s\\n' $?; }} </dev/null 2>&1 | '
+                         "sed 's/^/qemu: /' &")
+
+    def _l1(self, text):
+        if text.startswith('qemu: exit '):
+            self.exited = True
+        elif text.startswith('qemu: ') and L2_TRACE in text:
+            self.stack.progress('CAS')
+        elif text.startswith('qemu: '):
+            self.words.append(text[6:])
+        elif 'KVM' in text:
+            self.kernel_words.append(text)
+
+    def _qmp(self, text):
+        try:
+            message = json.loads(text)
+        except ValueError:
+            return
+        if 'QMP' in message:
+            self.stack.qmp('qmp_capabilities')
+            self.stack.progress('L2 firmware')
+        elif message.get('event') == 'STOP':
+            self.stack.qmp('query-status')
+        elif isinstance(message.get('return'), dict) and message['return'].get('status') == 'internal-error':
+            self.stopped = True
+            self.stack.qmp('quit')
+
+    def step(self):
+        """Take one line; returns True once L2's fate is known."""
+        name, text = self.stack.next_line()
+        {'l1': self._l1, 'l2': self.report.take, 'qmp': self._qmp}[name](text)
+        if self.report.complete:
+            self.stack.progress('L2 userspace')
+        return self.report.complete or self.exited
+
+    def message(self):
+        """QEMU's own words; where it has none and L2 failed, the kernel's."""
+        said = [re.sub(r'^qemu-system-\w+: ', '', word) for word in self.words]
+        said = [word for word in said if not REGISTER_DUMP.match(word) and not NOISE.match(word)]
+        if not said and not self.report.complete:
+            said = [re.sub(r'^\[ *[\d.]+\] ', '', word) for word in self.kernel_words]
+        return ' '.join(word.strip() for word in said) or None
+
+    def outcome(self):
+        if self.report.complete:
+            return 'booted'
+        if any(WIDE_ELEMENTS in word for word in self.kernel_words):
+            return 'guest-wide-elements'
+        if any('kvm run failed' in word for word in self.words):
+            return 'kvm-run-failed'
+        return 'refused' if self.exited else 'hung'
+
+
+def run(config, progress=lambda stage: None):
+    """One run of the stack; returns (the result as --json prints it, the log)."""
+    started = time.monotonic()
+    with Stack(config, progress) as stack:
+        try:
+            l1 = boot_l1(stack)
+        except Timeout:
+            raise Broken(f'L1 was not up after {config.timeout} seconds: give it more with --timeout') from None
+        l1_up = time.monotonic()
+        guest = Guest(stack)
+        guest.start()
+        with contextlib.suppress(Timeout):
+            while not guest.step():
+                pass
+        l2 = guest.report.values if guest.report.complete else {}
+        return {
+            'l0': {'qemu': l0_version(stack.l0)},
+            'l1': {'kernel': l1.get('kernel'), 'cpu': l1.get('cpu'), 'cpu_version': l1.get('cpu_version'),
+                   'compat_caps': l1.get('compat_caps')},
+            'l2': {'outcome': guest.outcome(), 'cpu': l2.get('cpu'), 'cpu_version': l2.get('cpu_version'),
+                   'message': guest.message()},
+            'seconds': {'l1': round(l1_up - started, 1), 'l2': round(time.monotonic() - l1_up, 1)},
+        }, stack.log
+
+
+def l0_version(command):
+    """L0's QEMU, as it names itself."""
+    return subprocess.run([*command, '--version'], check=True, capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL).stdout.splitlines()[0]
