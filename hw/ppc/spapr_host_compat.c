@@ -9,11 +9,13 @@
 #include "qapi/visitor.h"
 #include "qapi/qapi-builtin-visit.h"
 #include "qemu/error-report.h"
+#include "qemu/log.h"
 #include "exec/cpu-common.h"
 #include "hw/ppc/spapr_host_compat.h"
 #include "system/cpus.h"
 #include "system/hw_accel.h"
 #include "system/runstate.h"
+#include "target/ppc/cpu-models.h"
 #include "target/ppc/host-compat.h"
 #include "trace.h"
 
@@ -269,4 +271,20 @@ bool spapr_host_compat_plug(SpaprCpuCore *core, Error **errp)
         }
     }
     return true;
+}
+
+bool spapr_host_compat_l2_allows(SpaprMachineState *spapr, uint32_t pvr)
+{
+    bool allowed = pvr ? ppc_check_compat(POWERPC_CPU(first_cpu), pvr,
+                                          CPU_POWERPC_LOGICAL_3_00,
+                                          spapr->max_compat_pvr)
+                       : !spapr->max_compat_pvr;
+
+    if (!allowed) {
+        qemu_log_mask(LOG_GUEST_ERROR, "L1 may not run L2 with logical PVR "
+                      "0x%08" PRIx32 ", its max-cpu-compat is \"%s\"\n", pvr,
+                      spapr->max_compat_pvr ?
+                      ppc_compat_name(spapr->max_compat_pvr) : "");
+    }
+    return allowed;
 }

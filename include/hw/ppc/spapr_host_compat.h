@@ -68,4 +68,17 @@ void spapr_host_compat_cas_no_mode(SpaprMachineState *spapr, hwaddr list);
  */
 bool spapr_host_compat_plug(SpaprCpuCore *core, Error **errp);
 
+/**
+ * spapr_host_compat_l2_allows: may this partition give a guest this mode?
+ * @spapr: the machine, itself the hypervisor's guest (L1)
+ * @pvr: logical PVR for a guest of the nested PAPR API (L2)
+ *
+ * What a partition cannot have it cannot give.  Zero stands for the mode of
+ * the CPU itself, which a partition with max-cpu-compat does not have.  Logs
+ * a guest error where the answer is no.
+ *
+ * Returns: true where L1 may run L2 in this mode.
+ */
+bool spapr_host_compat_l2_allows(SpaprMachineState *spapr, uint32_t pvr);
+
 #endif /* HW_SPAPR_HOST_COMPAT_H */
