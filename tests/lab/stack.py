@@ -213,7 +213,7 @@ class Guest:
 
     def start(self):
         # sed marks what QEMU says; its exit comes after its last word, on a line of its own
-        self.stack.shell(f'{{ {l2_command(self.stack.config)}; printf '\\nexit %s\\n' $?; }} </dev/null 2>&1 | '
+        self.stack.shell(f'{{ {l2_command(self.stack.config)}; status=$?; echo; echo "exit $status"; }} </dev/null 2>&1 | '
                          "sed 's/^/qemu: /' &")
 
     def _l1(self, text):
