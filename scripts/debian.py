@@ -84,6 +84,16 @@ class Suite:
 
     def update(self):
         """Fetch the suite's lists anew."""
+        with locked(f'lists-{self.home.name}'):
+            self._update()
+
+    def ready(self):
+        """Fetch the lists where they never were."""
+        with locked(f'lists-{self.home.name}'):
+            if not (self.home / 'updated').exists():
+                self._update()
+
+    def _update(self):
         say(f'{self.name} {self.arch}: package lists')
         for part in ('lists/partial', 'cache/archives/partial'):
             (self.home / part).mkdir(parents=True, exist_ok=True)
@@ -97,10 +107,6 @@ class Suite:
             raise Error(f'cannot read the package lists of {self.name} ({e}): check the network and '
                         "this machine's apt configuration, then run this again") from None
         (self.home / 'updated').touch()
-
-    def ready(self):
-        if not (self.home / 'updated').exists():
-            self.update()
 
     def fresh(self, fetch):
         """FETCH(); where the mirror has moved on since the lists were read, once more."""
@@ -153,7 +159,7 @@ class Suite:
         stamp = where / '.packages'
         if stamp.exists() and stamp.read_text() == wanted:
             return where
-        with locked(where.name):
+        with locked(where.name), locked(f'packages-{self.home.name}'):
             if stamp.exists() and stamp.read_text() == wanted:
                 return where
             half = where.with_name(where.name + '.part')
