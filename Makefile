@@ -10,6 +10,10 @@ meson = PYTHONPATH="$$($(python) scripts/parts.py meson)" \
         $(python) -m mesonbuild.mesonmain
 ninja = PYTHONPATH="$$($(python) scripts/parts.py meson)" ninja
 
+# One cache for all clones of this repository
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
+
 .PHONY: help boot check kvm tcg kvm-ubsan kvm-link unit series clean
 
 help:
