@@ -38,14 +38,16 @@ void ppc_host_compat_set(const PPCHostCompat *host)
     }
 }
 
-uint64_t ppc_host_compat_from_bits(uint64_t bits)
+uint64_t ppc_host_compat_from_bits(uint64_t bits, uint32_t cpu_pvr)
 {
-    uint64_t known = 0;
+    uint64_t possible = 0;
 
     for (size_t i = 0; i < ARRAY_SIZE(host_modes); i++) {
-        known |= host_modes[i].bit;
+        if (!cpu_pvr || host_modes[i].pvr <= cpu_pvr) {
+            possible |= host_modes[i].bit;
+        }
     }
-    return bits & known;
+    return bits & possible;
 }
 
 uint64_t ppc_host_compat_from_cpu_version(uint32_t version)

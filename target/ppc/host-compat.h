@@ -65,10 +65,12 @@ void ppc_host_compat_set(const PPCHostCompat *host);
 /**
  * ppc_host_compat_from_bits: the set that a kernel's answer means
  * @bits: compat_capabilities of struct kvm_ppc_compat_caps
+ * @cpu_pvr: logical PVR of the host CPU itself, zero where it has none
  *
- * Returns: @bits without those that this QEMU does not know.
+ * Returns: @bits without those that this QEMU does not know, or whose mode is
+ * newer than the host CPU.
  */
-uint64_t ppc_host_compat_from_bits(uint64_t bits);
+uint64_t ppc_host_compat_from_bits(uint64_t bits, uint32_t cpu_pvr);
 
 /**
  * ppc_host_compat_from_cpu_version: the set that a partition's mode means

@@ -48,11 +48,11 @@ static int ask_kvm(uint64_t *bits)
 }
 
 /* Returns zero where KVM gives no answer that can be used. */
-static uint64_t modes_from_kvm(void)
+static uint64_t modes_from_kvm(uint32_t cpu_pvr)
 {
     uint64_t bits = 0;
     int ret = ask_kvm(&bits);
-    uint64_t modes = ppc_host_compat_from_bits(bits);
+    uint64_t modes = ppc_host_compat_from_bits(bits, cpu_pvr);
 
     if (ret == -ENOTTY) {
         return 0;
@@ -63,8 +63,8 @@ static uint64_t modes_from_kvm(void)
         return 0;
     }
     if (!modes) {
-        warn_report("KVM_PPC_GET_COMPAT_CAPS names no CPU mode that this QEMU"
-                    " knows (0x%016" PRIx64 "); taking the host's CPU modes"
+        warn_report("KVM_PPC_GET_COMPAT_CAPS names no CPU mode that this CPU"
+                    " can have (0x%016" PRIx64 "); taking the host's CPU modes"
                     " from its device tree", bits);
     }
     return modes;
@@ -128,7 +128,7 @@ static uint64_t modes_from_device_tree(void)
 void kvmppc_host_compat_init(uint32_t cpu_pvr)
 {
     PPCHostCompat host = {
-        .modes = modes_from_kvm(),
+        .modes = modes_from_kvm(cpu_pvr),
         .cpu_pvr = cpu_pvr,
         .source = PPC_HOST_COMPAT_KVM,
         .kvm_hv = true,

@@ -38,24 +38,33 @@ static void set_host(uint64_t modes, uint32_t cpu_pvr)
 static void test_from_bits(void)
 {
     static const struct {
-        uint64_t bits, modes;
+        uint64_t bits;
+        uint32_t cpu_pvr;
+        uint64_t modes;
     } rows[] = {
-        { 0, 0 },
-        { UINT64_MAX, P9 | P10 | P11 },
-        { 0x7000000000000000, P9 | P10 | P11 },
-        { 0x6000000000000000, P9 | P10 },
-        { 0x4000000000000000, P9 },
+        { 0, POWER11, 0 },
+        { UINT64_MAX, POWER11, P9 | P10 | P11 },
+        { 0x7000000000000000, POWER11, P9 | P10 | P11 },
+        { 0x6000000000000000, POWER11, P9 | P10 },
+        { 0x4000000000000000, POWER11, P9 },
         /* Hole at the bottom: PowerVM has no POWER9 mode for L2 */
-        { 0x3000000000000000, P10 | P11 },
-        { 0x5000000000000000, P9 | P11 },
+        { 0x3000000000000000, POWER11, P10 | P11 },
+        { 0x5000000000000000, POWER11, P9 | P11 },
         /* Only bits that nobody has defined yet */
-        { ~0x7000000000000000, 0 },
-        { 0x0800000000000001, 0 },
-        { 0xa000000000000000, P10 },
+        { ~0x7000000000000000, POWER11, 0 },
+        { 0x0800000000000001, POWER11, 0 },
+        { 0xa000000000000000, POWER11, P10 },
+        /* Nothing newer than the CPU itself */
+        { 0x7000000000000000, POWER10, P9 | P10 },
+        { 0x5000000000000000, POWER10, P9 },
+        { 0x1000000000000000, POWER9, 0 },
+        /* A CPU without a logical PVR says nothing */
+        { 0x7000000000000000, NONE, P9 | P10 | P11 },
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-        g_assert_cmphex(ppc_host_compat_from_bits(rows[i].bits), ==,
+        g_assert_cmphex(ppc_host_compat_from_bits(rows[i].bits,
+                                                  rows[i].cpu_pvr), ==,
                         rows[i].modes);
     }
 }
