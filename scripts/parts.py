@@ -6,11 +6,15 @@ Each function returns a part that stands complete, and makes it first where
 it does not.
 """
 
+import contextlib
+import functools
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 
-from debian import BUILD, TOP, Error, Suite
+from debian import BUILD, TOP, Error, Suite, locked
 
 # A suite whose qemu-system-ppc64 has Power11 and both nested APIs, and whose
 # user-mode emulator has Power11.
@@ -79,12 +83,27 @@ def distro_qemu():
     return guest_root() / 'usr/bin/qemu-system-ppc64'
 
 
+def build(target):
+    """make TARGET, one caller at a time; interrupted, it leaves no process of the build."""
+    with locked(f'make-{target}'), \
+            subprocess.Popen(['make', '-s', '-C', TOP, target], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, text=True, start_new_session=True) as made:
+        try:
+            words = made.communicate()[0]
+        except BaseException:
+            # ninja and all below it, too; the pipe ends with the last of them
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(made.pid, signal.SIGTERM)
+            made.communicate()
+            raise
+    if made.returncode:
+        raise Error('building QEMU failed:\n' + '\n'.join(words.splitlines()[-20:]))
+
+
+@functools.cache
 def patched_qemu():
     """Our ppc64le qemu-system-ppc64, up to date; it runs with guest_root()'s libraries."""
-    made = subprocess.run(['make', '-s', '-C', TOP, 'kvm'], stdin=subprocess.DEVNULL, check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if made.returncode:
-        raise Error('building QEMU failed:\n' + '\n'.join(made.stdout.splitlines()[-20:]))
+    build('kvm')
     return home() / 'kvm' / 'qemu-system-ppc64'
 
 
