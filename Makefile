@@ -14,11 +14,12 @@ ninja = PYTHONPATH="$$($(python) scripts/parts.py meson)" ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check kvm tcg kvm-ubsan kvm-link unit series clean
+.PHONY: help boot check kvm tcg kvm-ubsan kvm-link unit matrix series clean
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
 	@echo 'make check     all tests that a change has to pass'
+	@echo 'make matrix    every row of tests/lab/matrix.cfg; page in build/matrix.html'
 	@echo 'make series    the mail-ready patches, in build/series'
 	@echo 'make kvm       build the ppc64le QEMU with KVM'
 	@echo 'make tcg       build the QEMU of this machine, with TCG'
@@ -48,6 +49,9 @@ unit: $(home)/.ready
 
 boot: $(home)/.ready
 	@scripts/lab boot
+
+matrix: $(home)/.ready
+	@scripts/lab matrix --json build/matrix.json --html build/matrix.html
 
 series: $(home)/.ready
 	@scripts/series

@@ -101,10 +101,20 @@ def build(target):
 
 
 @functools.cache
+def built(target):
+    """The qemu-system-ppc64 of one of our builds, up to date."""
+    build(target)
+    return home() / target / 'qemu-system-ppc64'
+
+
 def patched_qemu():
-    """Our ppc64le qemu-system-ppc64, up to date; it runs with guest_root()'s libraries."""
-    build('kvm')
-    return home() / 'kvm' / 'qemu-system-ppc64'
+    """Our ppc64le QEMU with KVM; it runs with guest_root()'s libraries."""
+    return built('kvm')
+
+
+def native_qemu():
+    """Our QEMU for this machine, with TCG."""
+    return built('tcg')
 
 
 if __name__ == '__main__':

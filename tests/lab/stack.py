@@ -88,10 +88,7 @@ class Stack:
         self.kernel = images.Kernel(config.kernel, config.pages).make()
         qemu = parts.patched_qemu() if config.qemu == 'patched' else parts.distro_qemu()
         initrd = images.l1_initrd(self.kernel, qemu)
-        root = parts.emulator_root()
-        self.l0 = [str(root / 'usr/lib64/ld-linux-x86-64.so.2'), '--library-path',
-                   str(root / 'usr/lib/x86_64-linux-gnu'), str(root / 'usr/bin/qemu-system-ppc64'),
-                   '-L', str(root / 'usr/share/qemu')]
+        self.l0 = l0_command(config.l0)
         mode = '' if config.compat == 'none' else f',max-cpu-compat={config.compat}'
         command = [
             *self.l0, '-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'tcg', '-smp', '1', '-m', '1G',
@@ -157,6 +154,15 @@ class Stack:
 
     def qmp(self, command, **arguments):
         self.send('qmp', json.dumps({'execute': command, 'arguments': arguments}))
+
+
+def l0_command(which):
+    """L0's QEMU: ours, or Debian's with its own libraries and loader."""
+    root = parts.emulator_root()
+    program = [str(parts.native_qemu())] if which == 'patched' else [
+        str(root / 'usr/lib64/ld-linux-x86-64.so.2'), '--library-path', str(root / 'usr/lib/x86_64-linux-gnu'),
+        str(root / 'usr/bin/qemu-system-ppc64')]
+    return [*program, '-L', str(root / 'usr/share/qemu')]
 
 
 class Report:
@@ -225,6 +231,9 @@ class Guest:
             self.words.append(text[6:])
         elif 'KVM' in text:
             self.kernel_words.append(text)
+            if WIDE_ELEMENTS in text:
+                # QEMU need not notice
+                self.stack.qmp('quit')
 
     def _qmp(self, text):
         try:

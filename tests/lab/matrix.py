@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The matrix: its table, what a run comes to, and the page that shows it all."""
+
+import html
+import pathlib
+import re
+from typing import NamedTuple
+
+TABLE = pathlib.Path(__file__).resolve().parent / 'matrix.cfg'
+LOGICAL = {0x0f000004: 'power8', 0x0f000005: 'power9', 0x0f000006: 'power10', 0x0f000007: 'power11'}
+QEMUS = ('distro', 'patched')
+
+
+class Mistake(Exception):
+    """A row or an expression that makes no sense; says where and what was expected."""
+
+
+class Row(NamedTuple):
+    """One line of matrix.cfg."""
+    host: str
+    compat: str
+    api: str
+    kernel: str
+    pages: str
+    l0: str
+    extra: str
+    patched: str
+    distro: str
+    why: str
+
+    def words(self):
+        """The row as options of "scripts/lab run"."""
+        named = [word for key in ('host', 'compat', 'api', 'pages', 'l0')
+                 for word in (f'--{key}', getattr(self, key))]
+        kernel = [] if self.kernel == 'newest' else ['--kernel', self.kernel]
+        return named + kernel + ([] if self.extra == '-' else self.extra.split('+'))
+
+    def guest(self):
+        """What L2's QEMU was told beyond -accel kvm."""
+        return '' if self.extra == '-' else self.extra.replace('--l2-machine+', '').replace(
+            '--l2-cpu+', '-cpu ').replace('--smp+', '-smp ').replace('+', ' ')
+
+    def l1(self):
+        mode = 'not limited' if self.compat == 'none' else f'{self.compat} mode'
+        return f'{self.host}, {mode}'
+
+
+def rows():
+    found = []
+    for number, line in enumerate(TABLE.read_text().splitlines(), 1):
+        if not line.strip() or line.startswith('#'):
+            continue
+        fields = line.split(None, len(Row._fields) - 1)
+        if len(fields) != len(Row._fields):
+            raise Mistake(f'{TABLE.name}:{number}: a row is {" ".join(Row._fields)}')
+        found.append(Row(*fields))
+    return found
+
+
+def select(table, expression):
+    """The rows that fit EXPRESSION: key=value, joined by commas."""
+    for condition in filter(None, (expression or '').split(',')):
+        key, equal, value = condition.partition('=')
+        if not equal or key not in Row._fields:
+            raise Mistake(f'--only {condition}: write key=value with a key of {", ".join(Row._fields)}')
+        table = [row for row in table if getattr(row, key) == value]
+    if not table:
+        raise Mistake(f'--only {expression}: no row fits; scripts/lab matrix runs them all')
+    return table
+
+
+def came_to(result):
+    """A run's result in the words of the table."""
+    l2 = result['l2']
+    if l2['outcome'] != 'booted':
+        return l2['outcome']
+    return 'booted:' + LOGICAL.get(int(l2['cpu_version'] or '0', 16), 'raw')
+
+
+STYLE = '''
+:root { color-scheme: light dark; --good: #1a7f37; --bad: #b42318; --line: #8886; --soft: #8881; }
+@media (prefers-color-scheme: dark) { :root { --good: #57d07c; --bad: #ff8a80; } }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; }
+caption { text-align: left; padding: .5rem 0; }
+th, td { border-bottom: 1px solid var(--line); padding: .4rem .6rem; text-align: left; vertical-align: top; }
+thead th { position: sticky; top: 0; background: Canvas; }
+tbody tr:hover { background: var(--soft); }
+.good { color: var(--good); } .bad { color: var(--bad); }
+.changed { background: var(--soft); }
+summary { cursor: pointer; } pre { overflow-x: auto; max-width: 42rem; max-height: 24rem; font-size: .8rem; }
+.odd { outline: 3px solid var(--bad); } small { opacity: .8; }
+.scroll { overflow-x: auto; }
+'''
+# A guest is right when it runs in its host's mode, or was told why it cannot
+RIGHT, WRONG = ('good', '\u2713 right'), ('bad', '\u2717 wrong')
+
+
+def is_right(row, outcome):
+    """Is this what a user wants to see of this row?  Ours is the yardstick."""
+    return outcome == row.patched
+
+
+def cell(row, qemu, run):
+    outcome = came_to(run['result'])
+    l2 = run['result']['l2']
+    colour, word = RIGHT if is_right(row, outcome) else WRONG
+    odd = '' if outcome == getattr(row, qemu) else ' class="odd"'
+    shown = f'{l2["cpu"]} ({l2["cpu_version"]})' if l2['cpu'] else outcome.replace('-', ' ')
+    text = f'<span class="{colour}">{word}</span> {html.escape(shown)}'
+    if odd:
+        text += f'<br>expected {html.escape(getattr(row, qemu))}'
+    if l2['message']:
+        text += f'<br><small>{html.escape(l2["message"])}</small>'
+    log = html.escape('\n'.join(run['log'][-400:]))
+    name = html.escape(f'{row.l1()}, {qemu}')
+    return f'<td{odd}>{text}<details><summary>console <span hidden>of {name}</span></summary>' \
+           f'<pre tabindex="0">{log}</pre></details></td>'
+
+
+def page(runs):
+    """RUNS: [(row, {qemu: {'result', 'log'}})]; returns the page."""
+    lines = []
+    for row, cells in runs:
+        changed = came_to(cells['distro']['result']) != came_to(cells['patched']['result'])
+        lines.append(
+            f'<tr{" class=changed" if changed else ""}><th scope="row">{html.escape(row.l1())}</th>'
+            f'<td>{row.api}, {row.kernel} kernel, {row.pages} pages'
+            f'{", L0 that checks" if row.l0 == "patched" else ""}</td>'
+            f'<td>{html.escape(row.guest())}</td>'
+            + ''.join(cell(row, qemu, cells[qemu]) for qemu in QEMUS) +
+            f'<td>{html.escape(row.why)}</td></tr>')
+    mended = sum(not is_right(row, came_to(cells['distro']['result'])) and
+                 is_right(row, came_to(cells['patched']['result'])) for row, cells in runs)
+    versions = sorted({cells[qemu]['result']['l1']['kernel'] for _, cells in runs for qemu in QEMUS})
+    return f'''<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<!-- SPDX-License-Identifier: GPL-2.0-or-later -->
+<title>Guests on POWER hosts in an older CPU mode</title><style>{STYLE}</style></head><body>
+<h1>Guests on POWER hosts in an older CPU mode</h1>
+<p><strong>{mended} of {len(runs)} rows</strong> are wrong under Debian&rsquo;s QEMU and right with the series.
+Shaded rows differ. Kernels: {html.escape(", ".join(versions))}.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="The matrix">
+<table><caption>Each guest was started with <code>-accel kvm</code> on its host, under both QEMUs.</caption>
+<thead><tr><th scope="col">KVM host (L1)</th><th scope="col">nested API, kernel</th><th scope="col">guest&rsquo;s
+options</th><th scope="col">Debian&rsquo;s QEMU</th><th scope="col">with the series</th><th scope="col">why</th></tr>
+</thead><tbody>
+{chr(10).join(lines)}
+</tbody></table></div></body></html>
+'''
+
+
+def plain(text):
+    """One short line of TEXT, for a terminal."""
+    return re.sub(r'\s+', ' ', text or '')[:90]
