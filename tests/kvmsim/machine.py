@@ -134,11 +134,12 @@ def vcpus_of(settings):
 class Machine:
     """A running QEMU; close() ends it, whatever happened."""
 
-    def __init__(self, qemu, settings, home, *, incoming=False, disk=False, trace=None):
+    def __init__(self, qemu, settings, home, *, incoming=False, disk=None, trace=None):
         self.settings, self.home = settings, home
         self.messages, self.traces, self.events = [], [], []
         self.replies, self.unmodelled = collections.deque(), []
-        self.qmp, self.qmp_replies, self.greeted = b'', collections.deque(), False
+        self.qmp, self.qmp_replies = b'', collections.deque()
+        self.greeted = self.negotiated = False
         self.control_rest = self.stderr_rest = b''
         self.exit = None
         self.process = None
@@ -178,15 +179,15 @@ class Machine:
                    # the simulated kernel has no interrupt controller
                    '-accel', 'kvm,kernel-irqchip=off', '-machine', machine, '-cpu', settings['cpu'],
                    '-smp', settings['smp'], '-m', f'{settings["memory"]}M',
-                   '-nodefaults', '-display', 'none', '-S', '-qmp', 'stdio',
+                   '-nodefaults', '-display', 'none', '-qmp', 'stdio',
                    '-L', guest / 'usr/share/qemu',
                    '-trace', 'kvm_host_c*', '-trace', '*_host_compat_*']
-        if incoming:
-            command += ['-incoming', 'defer']
+        command += ['-incoming', 'defer'] if incoming else ['-S']
         if disk:
-            write_disk(self.home / 'disk.qcow2')
+            if not disk.exists():
+                write_disk(disk)
             command += ['-blockdev', 'qcow2,node-name=disk,file.driver=file,'
-                                     f'file.filename={self.home}/disk.qcow2']
+                                     f'file.filename={disk}']
         return [str(word) for word in command]
 
     def spawn(self, command, control):
@@ -303,8 +304,9 @@ class Machine:
         return self.qmp_replies.popleft()
 
     def ready(self):
-        if not self.greeted:
+        if not self.negotiated:
             self.wait('QMP greeting', lambda: self.greeted)
+            self.negotiated = True
             self.send_qmp('qmp_capabilities', {})
             self.wait('reply to qmp_capabilities', lambda: self.qmp_replies)
             self.qmp_replies.popleft()

@@ -35,9 +35,11 @@ void sim_note(const char *format, ...)
     size_t used = strlen(note);
     va_list ap;
 
-    va_start(ap, format);
-    vsnprintf(note + used, sizeof(note) - used, format, ap);
-    va_end(ap);
+    if (trace) {
+        va_start(ap, format);
+        vsnprintf(note + used, sizeof(note) - used, format, ap);
+        va_end(ap);
+    }
 }
 
 bool sim_trace_to(const char *path)
@@ -202,17 +204,33 @@ static uint64_t subject_of(uint32_t request, const void *arg)
     }
 }
 
-static long answer(int fd, uint32_t request, void *arg)
+/* The name of a file in the trace: vm, vcpu 3 */
+static const char *who(int fd)
 {
     static const char *kinds[] = { "", "kvm", "vm", "vcpu" };
+    static char name[32];
+    const Vcpu *vcpu = files[fd].vcpu;
+
+    snprintf(name, sizeof(name), vcpu ? "%s %d" : "%s", kinds[files[fd].kind],
+             vcpu ? vcpu->id : 0);
+    return name;
+}
+
+static void trace_call(int fd, const char *call, long ret)
+{
+    if (trace && ret < 0) {
+        sim_trace("%s %s%s: %s", who(fd), call, note, strerrorname_np(-ret));
+    } else if (trace) {
+        sim_trace("%s %s%s = %ld", who(fd), call, note, ret);
+    }
+}
+
+static long answer(int fd, uint32_t request, void *arg)
+{
     uint64_t subject = subject_of(request, arg);
     FileKind kind = files[fd].kind;
-    Vcpu *vcpu = files[fd].vcpu;
-    char who[32];
     long ret;
 
-    snprintf(who, sizeof(who), vcpu ? "%s %d" : "%s", kinds[kind],
-             vcpu ? vcpu->id : 0);
     for (size_t i = 0; i < CALLS; i++) {
         if (calls[i].on != kind || calls[i].request != request ||
             (calls[i].subject != ANY && calls[i].subject != subject)) {
@@ -220,17 +238,12 @@ static long answer(int fd, uint32_t request, void *arg)
         }
         calls[i].count++;
         note[0] = '\0';
-        ret = calls[i].answer(vcpu, arg);
-        if (ret < 0) {
-            sim_trace("%s %s%s: %s", who, calls[i].name, note,
-                      strerrorname_np(-ret));
-        } else {
-            sim_trace("%s %s%s = %ld", who, calls[i].name, note, ret);
-        }
+        ret = calls[i].answer(files[fd].vcpu, arg);
+        trace_call(fd, calls[i].name, ret);
         return ret;
     }
-    sim_trace("%s ioctl 0x%08x: NOT MODELLED", who, request);
-    control_event("unmodelled %s ioctl 0x%08x", who, request);
+    sim_trace("%s ioctl 0x%08x: NOT MODELLED", who(fd), request);
+    control_event("unmodelled %s ioctl 0x%08x", who(fd), request);
     return -ENOTTY;
 }
 

@@ -11,7 +11,8 @@ import power
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROWS = [f'B{n}' for n in range(1, 19)]
-STATES = ('running', 'paused', 'internal-error', 'prelaunch', 'inmigrate', 'postmigrate')
+STATES = ('running', 'paused', 'internal-error', 'prelaunch', 'inmigrate', 'postmigrate',
+          'restore-vm')
 
 
 class Mistake(Exception):
@@ -159,7 +160,7 @@ SCENARIO_KEYS = {
 # Steps: the converters of their words; a list at the end takes one or more further words.
 STEPS = {
     # what is done
-    'cont': (), 'stop': (), 'reset': (), 'migrate': (), 'cas': ('guest',),
+    'cont': (), 'stop': (), 'reset': (), 'quit': (), 'migrate': (), 'cas': ('guest',),
     'hypercall': (number, 'numbers'), 'plug': (number,), 'save': (word,), 'load': (word,),
     'get': (word, word), 'set': (word, word, word), 'kernel': ('setting',),
     # what is then expected

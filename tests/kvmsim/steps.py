@@ -2,6 +2,7 @@
 """Running a scenario: each step does something to QEMU or checks what came of it."""
 
 import fnmatch
+import functools
 import json
 import pathlib
 import struct
@@ -22,22 +23,25 @@ class Run:
 
     def __init__(self, scenario, qemu, binary, home, trace=None):
         self.scenario, self.qemu, self.home = scenario, qemu, home
-        steps = scenario.steps_for(qemu)
-        disk = any(step.verb in ('save', 'load') for step in steps)
+        self.binary = binary
         self.error = self.value = self.outcome = None
         self.phases, self.record, self.seen = {}, [], {}
         self.machines = []
+        self.verbs = {step.verb for step in scenario.steps_for(qemu)}
         try:
-            self.source = self.start(binary, scenario.source, 'source', disk=disk, trace=trace)
-            self.target = None
-            if scenario.target:
-                self.target = self.start(binary, scenario.target, 'target', incoming=True)
+            self.source = self.start(scenario.source, 'source', trace=trace)
         except BaseException:
             self.close()
             raise
 
-    def start(self, binary, settings, name, **kwargs):
-        machine = Machine(binary, settings, self.home / name, **kwargs)
+    @functools.cached_property
+    def target(self):
+        """The second machine, which is there from when it is first spoken of."""
+        return self.start(self.scenario.target, 'target', incoming='migrate' in self.verbs)
+
+    def start(self, settings, name, **kwargs):
+        disk = self.home / 'disk.qcow2' if self.verbs & {'save', 'load'} else None
+        machine = Machine(self.binary, settings, self.home / name, disk=disk, **kwargs)
         self.machines.append(machine)
         self.seen[machine] = 0
         return machine
@@ -65,7 +69,7 @@ class Run:
 
     def check_error(self, step):
         """A command that was refused unforeseen is a failure of its own."""
-        if self.error and step.verb not in ('refused', 'says'):
+        if self.error and step.verb not in ('refused', 'says', 'exits'):
             raise Failed(f'the command before was refused: {self.error}')
 
     def check_modelled(self):
@@ -80,20 +84,25 @@ class Run:
         self.error = self.value = None
         for machine in self.machines:
             machine.drain()
-            self.seen[machine] = (len(machine.messages), len(machine.traces))
+            self.seen[machine] = len(machine.messages)
 
     def said(self):
         self.machine.drain()
-        since = self.seen[self.machine][0] if self.seen[self.machine] else 0
-        lines = self.machine.messages[since:]
+        lines = self.machine.messages[self.seen[self.machine]:]
         if self.machine.exit is not None and self.machine.stderr_rest:
             lines = [*lines, self.machine.stderr_rest.decode(errors='replace')]
         return lines
 
     def command(self, name, **arguments):
-        """A QMP command whose refusal a later step may expect."""
+        """A QMP command; later steps may expect that it was refused, or that QEMU ended."""
         self.act()
-        reply = self.machine.ask(name, **arguments)
+        try:
+            reply = self.machine.ask(name, **arguments)
+        except Surprise as e:
+            if self.machine.exit is None:
+                raise
+            self.error = str(e)
+            return
         if 'error' in reply:
             self.error = reply['error']['desc']
         self.value = reply.get('return')
@@ -119,10 +128,18 @@ class Run:
 
     def do_reset(self):
         self.act()
+        self.machine.ready()
         events = len(self.machine.events)
-        self.machine.query('system_reset')
-        self.machine.wait('RESET', lambda: self.machine.happened('RESET', events),
+        # QEMU may end before it replies
+        self.machine.send_qmp('system_reset', {})
+        self.machine.wait('RESET', lambda: (self.machine.qmp_replies and
+                                            self.machine.happened('RESET', events)),
                           dead_is_fine=True)
+        self.machine.qmp_replies.clear()
+
+    def do_quit(self):
+        self.command('quit')
+        self.machine.wait_exit()
 
     def do_kernel(self, key, value):
         """The kernel changes its mind."""
@@ -190,7 +207,7 @@ class Run:
     def monitor(self, line):
         """A command of the human monitor: what it prints is what went wrong."""
         self.command('human-monitor-command', **{'command-line': line})
-        self.error = self.error or self.value.strip() or None
+        self.error = self.error or (self.value or '').strip() or None
 
     def do_save(self, tag):
         self.monitor(f'savevm {tag}')
@@ -206,8 +223,9 @@ class Run:
 
     def do_migrate(self):
         self.act()
+        began = len(self.source.events)
         uri = f'unix:{self.home}/migration'
-        for machine in self.machines:
+        for machine in (self.source, self.target):
             machine.query('migrate-set-capabilities',
                           capabilities=[{'capability': 'events', 'state': True}])
         self.target.query('migrate-incoming', uri=uri)
@@ -216,6 +234,8 @@ class Run:
             machine.wait('end of the migration', lambda: migration(machine) in MIGRATED,
                          dead_is_fine=True)
         self.outcome = migration(self.source)
+        if self.outcome == 'failed' and self.source.happened('STOP', began):
+            self.source.wait('RESUME', lambda: self.source.happened('RESUME', began))
 
     # Checks.
 
@@ -223,6 +243,7 @@ class Run:
         self.machine.wait_exit()
         if self.machine.how_ended() != how:
             raise Failed(f'QEMU ended with {self.machine.how_ended()}: {self.last_words()}')
+        self.error = None
 
     def last_words(self):
         return ' / '.join(self.said()[-4:]) or 'no message'
@@ -264,7 +285,7 @@ class Run:
             raise Failed(f'QEMU said: {" / ".join(self.said())[:600]}')
 
     def do_refused(self, words):
-        if not self.error:
+        if not self.error or self.machine.exit is not None:
             raise Failed('the command was not refused')
         error, self.error = self.error, None
         missing = [word for word in words if word.lower() not in error.lower()]

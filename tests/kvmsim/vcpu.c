@@ -102,6 +102,15 @@ static size_t reg_size(uint64_t id)
     return size;
 }
 
+/*
+ * The address of a member of a structure that is not there yet, as QEMU has it
+ * for the timebase of a vCPU being plugged: a kernel sees that nothing is there
+ */
+static bool bad_address(const struct kvm_one_reg *one)
+{
+    return one->addr < HOST_PAGE_SIZE;
+}
+
 static Reg *find_reg(Vcpu *vcpu, uint64_t id)
 {
     uint64_t hash = (id ^ id >> 16) * 0x9e3779b1;
@@ -126,6 +135,9 @@ long vcpu_get_reg(Vcpu *vcpu, void *arg)
     if (!size) {
         return -EINVAL;
     }
+    if (bad_address(one)) {
+        return -EFAULT;
+    }
     memcpy((void *)(uintptr_t)one->addr, find_reg(vcpu, one->id)->value, size);
     return 0;
 }
@@ -139,6 +151,9 @@ long vcpu_set_reg(Vcpu *vcpu, void *arg)
     sim_note(" 0x%016lx", (long)one->id);
     if (!size) {
         return -EINVAL;
+    }
+    if (bad_address(one)) {
+        return -EFAULT;
     }
     reg = find_reg(vcpu, one->id);
     memcpy(reg->value, (void *)(uintptr_t)one->addr, size);
