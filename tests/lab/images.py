@@ -8,10 +8,9 @@ there complete or not at all.
 import functools
 import hashlib
 import lzma
-import os
 import pathlib
 import re
-import shutil
+import stat
 import subprocess
 import tempfile
 
@@ -24,16 +23,16 @@ SUITES = ('trixie', 'sid', 'experimental')
 FLAVOURS = {'4k': 'powerpc64le', '64k': 'powerpc64le-64k'}
 MODULES = ('irqbypass', 'kvm', 'kvm-hv')
 APPLETS = ('sh', 'mount', 'insmod', 'stty', 'sed', 'dmesg', 'cat', 'echo', 'grep', 'kill', 'sleep')
+MOUNT_POINTS = ('proc', 'sys', 'dev', 'run', 'tmp')
 CROSS = 'powerpc64le-linux-gnu-'
+IMAGES = BUILD / 'images'
 
 
 def newer(a, b):
     return subprocess.run(['dpkg', '--compare-versions', a, 'gt', b], check=False).returncode == 0
 
 
-@functools.cache
-def newest_suite(pages='4k'):
-    """The suite with the newest kernel."""
+def compare_suites(pages):
     found = {}
     for suite in SUITES:
         version = Suite(suite, 'ppc64el').version(f'linux-image-{FLAVOURS[pages]}')
@@ -44,9 +43,26 @@ def newest_suite(pages='4k'):
     return functools.reduce(lambda a, b: b if newer(found[b], found[a]) else a, found)
 
 
-def kernel_packages(suite, flavour):
+def newest_suite(pages='4k'):
+    """The suite with the newest kernel; asking apt takes seconds, so it is kept with the lists."""
+    lists = [suite.home / 'updated' for suite in (Suite(name, 'ppc64el') for name in SUITES)]
+    known = BUILD / 'kernels' / f'newest-{pages}'
+    with locked(known.name):
+        if not known.exists() or not all(
+                path.exists() and path.stat().st_mtime < known.stat().st_mtime for path in lists):
+            found = compare_suites(pages)
+            known.parent.mkdir(parents=True, exist_ok=True)
+            half = known.with_suffix('.part')
+            half.write_text(found)
+            half.rename(known)
+        return known.read_text()
+
+
+def kernel_packages(suite, pages):
     """The packages that hold the kernel proper and its modules."""
-    found, wanted = [], [f'linux-image-{flavour}']
+    found, wanted = [], [f'linux-image-{FLAVOURS[pages]}']
+    if not suite.version(wanted[0]):
+        raise Error(f'{suite.name} has no ppc64el kernel with {pages} pages on this mirror: choose another suite')
     while wanted:
         package = wanted.pop()
         if package not in found and re.match(r'linux-(image|binary|modules)-', package):
@@ -71,23 +87,23 @@ class Kernel:
 
     def _unpack(self):
         suite = Suite(self.suite, 'ppc64el')
-        packages = kernel_packages(suite, FLAVOURS[self.pages])
-        if not packages:
-            raise Error(f'{self.suite} has no ppc64el kernel with {self.pages} pages: choose another suite')
         self.home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.home.parent) as scratch:
-            root = suite.root(pathlib.Path(scratch, f'unpacked-{self.home.name}'), packages, closure=False)
+            # a kernel that the mirror has replaced has another name since
+            root = suite.fresh(lambda: suite.root(
+                pathlib.Path(scratch, f'unpacked-{self.home.name}'),
+                kernel_packages(suite, self.pages), closure=False))
             half = pathlib.Path(scratch, 'half')
             half.mkdir()
             image = next(iter([*root.glob('boot/vmlinu*'), *root.glob('usr/lib/modules/*/vmlinu*')]), None)
             if not image:
-                raise Error(f'no kernel in {", ".join(packages)}')
+                raise Error(f'no kernel in the packages of {self.suite}: choose another suite')
             run([CROSS + 'strip', '-o', str(half / 'vmlinux'), str(image)])
             for name in MODULES:
                 for packed in root.glob(f'usr/lib/modules/**/{name}.ko.xz'):
                     (half / f'{name}.ko').write_bytes(lzma.decompress(packed.read_bytes()))
             if not (half / 'kvm-hv.ko').exists():
-                raise Error(f'no kvm-hv module in {", ".join(packages)}')
+                raise Error(f'no kvm-hv module in the packages of {self.suite}: choose another suite')
             half.rename(self.home)
 
 
@@ -105,46 +121,53 @@ def libraries(root, *programs):
     return found
 
 
+def stale(output, source):
+    return not output.exists() or output.stat().st_mtime < source.stat().st_mtime
+
+
 def probe():
     """The program that L1 runs and that is L2's init."""
-    binary, source = BUILD / 'images' / 'probe', HERE / 'probe.c'
-    if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
-        binary.parent.mkdir(parents=True, exist_ok=True)
-        half = binary.with_suffix(f'.{os.getpid()}')
-        run([CROSS + 'gcc', '-static', '-O2', '-Wall', '-Werror', '-o', str(half), str(source)])
-        half.rename(binary)
+    binary, source = IMAGES / 'probe', HERE / 'probe.c'
+    with locked('probe'):
+        if stale(binary, source):
+            IMAGES.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=IMAGES) as scratch:
+                half = pathlib.Path(scratch, 'probe')
+                run([CROSS + 'gcc', '-static', '-O2', '-Wall', '-Werror', '-o', str(half), str(source)])
+                half.rename(binary)
     return binary
 
 
-def archive(stage, output):
-    """Pack folder STAGE, links followed, as a kernel takes it."""
-    names = '\n'.join(sorted(str(path.relative_to(stage)) for path in stage.rglob('*')))
-    with open(output, 'wb') as out:
-        done = subprocess.run(['cpio', '--quiet', '-L', '-o', '-H', 'newc', '--reproducible'], cwd=stage,
-                              input=names.encode(), stdout=out, stderr=subprocess.PIPE, check=False)
-    if done.returncode:
-        raise Error(f'cannot pack {output.name}: {done.stderr.decode().strip()}')
+def member(name, mode, data=b''):
+    """One member of a "newc" cpio archive, the same bytes each time."""
+    name = name.encode() + b'\0'
+    fields = (0, mode, 1, 0, 0, 0, len(data), 0, 0, 0, 0, len(name), 0)
+    head = b'070701' + b''.join(b'%08x' % field for field in fields) + name
+    return b''.join(part + bytes(-len(part) % 4) for part in (head, data))
 
 
-def stage_files(files, links, output):
-    """Pack FILES ({path in the archive: path here}) and LINKS to one of them."""
+def pack(files, links, output):
+    """Write FILES ({path in the archive: path here}) and LINKS to OUTPUT, as a kernel takes it."""
+    names = {pathlib.PurePath(name) for name in (*files, *links)}
+    folders = {str(folder) for name in names for folder in name.parents} - {'.'} | set(MOUNT_POINTS)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
-        stage = pathlib.Path(scratch, 'stage')
-        for folder in ('proc', 'sys', 'dev', 'run', 'tmp'):
-            (stage / folder).mkdir(parents=True)
-        for name, source in [*files.items(), *((name, files[to]) for name, to in links.items())]:
-            (stage / name).parent.mkdir(parents=True, exist_ok=True)
-            (stage / name).symlink_to(source)
         half = pathlib.Path(scratch, 'half')
-        archive(stage, half)
+        with half.open('wb') as out:
+            for name in sorted(folders):
+                out.write(member(name, stat.S_IFDIR | 0o755))
+            for name, source in sorted(files.items()):
+                out.write(member(name, source.stat().st_mode, source.read_bytes()))
+            for name, target in sorted(links.items()):
+                out.write(member(name, stat.S_IFLNK | 0o777, target.encode()))
+            out.write(member('TRAILER!!!', 0))
         half.rename(output)
 
 
 def l2_initrd():
-    output = BUILD / 'images' / 'l2.cpio'
-    init = probe()
-    if not output.exists() or output.stat().st_mtime < init.stat().st_mtime:
-        stage_files({'init': init}, {}, output)
+    output, init = IMAGES / 'l2.cpio', probe()
+    with locked('l2-initrd'):
+        if stale(output, init):
+            pack({'init': init}, {}, output)
     return output
 
 
@@ -166,11 +189,11 @@ def l1_initrd(kernel, qemu):
         f'{name} {path.resolve()} {path.stat().st_mode} {path.stat().st_size} {path.stat().st_mtime_ns}\n'
         for name, path in sorted(files.items())).encode()).hexdigest()[:16]
     stem = f'l1-{kernel.home.name}-{"patched" if TOP in qemu.parents and "kvm" in qemu.parts else "distro"}'
-    output = BUILD / 'images' / f'{stem}-{key}.cpio'
+    output = IMAGES / f'{stem}-{key}.cpio'
     with locked(f'image-{stem}'):
         if not output.exists():
             say(f'packing {stem}')
             for old in output.parent.glob(f'{stem}-*.cpio'):
                 old.unlink()
-            stage_files(files, {f'bin/{applet}': 'bin/busybox' for applet in APPLETS}, output)
+            pack(files, {f'bin/{applet}': 'busybox' for applet in APPLETS}, output)
     return output
