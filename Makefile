@@ -14,13 +14,14 @@ ninja = PYTHONPATH="$$($(python) scripts/parts.py meson)" ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check kvm tcg kvm-ubsan kvm-link unit matrix series clean
+.PHONY: help boot check kvm tcg kvm-ubsan kvm-link unit matrix series deb-source clean
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
 	@echo 'make check     all tests that a change has to pass'
 	@echo 'make matrix    every row of tests/lab/matrix.cfg; page in build/matrix.html'
 	@echo 'make series    the mail-ready patches, in build/series'
+	@echo 'make deb-source  Debian'\''s source package with the series, in build/deb-source'
 	@echo 'make kvm       build the ppc64le QEMU with KVM'
 	@echo 'make tcg       build the QEMU of this machine, with TCG'
 	@echo 'make clean     remove build/'
@@ -53,8 +54,13 @@ boot: $(home)/.ready
 matrix: $(home)/.ready
 	@scripts/lab matrix --json build/matrix.json --html build/matrix.html
 
-series: $(home)/.ready
-	@scripts/series
+# BASE=..., VERSION=vN, RFC=1
+series:
+	@scripts/series $(if $(VERSION),--version $(VERSION)) $(if $(RFC),--rfc)
+
+# SUITE=trixie|sid
+deb-source:
+	@scripts/deb-source $(or $(SUITE),trixie)
 
 check: kvm tcg kvm-link unit
 	@$(meson) setup --reconfigure build/meson >build/meson.log || \

@@ -28,18 +28,17 @@ DEVICES = pathlib.Path('configs/devices/ppc64-softmmu/host-compat.mak')
 
 
 def base():
-    """The base that ./configure was given: a suite's name or a path."""
-    try:
-        return (BUILD / 'base').read_text().strip()
-    except FileNotFoundError:
-        return 'trixie'
+    """The base to work on, a suite's name or a path: BASE, else what was last chosen."""
+    chosen = BUILD / 'base'
+    return os.environ.get('BASE') or (chosen.read_text().strip() if chosen.exists() else 'trixie')
 
 
 def choose(name):
-    """Make NAME the base that everything here works on."""
-    BUILD.mkdir(exist_ok=True)
-    path = pathlib.Path(name)
-    (BUILD / 'base').write_text(f'{path.resolve() if path.is_dir() else name}\n')
+    """Make NAME the base, unless BASE says otherwise for the time being."""
+    if not os.environ.get('BASE'):
+        BUILD.mkdir(exist_ok=True)
+        path = pathlib.Path(name)
+        (BUILD / 'base').write_text(f'{path.resolve() if path.is_dir() else name}\n')
 
 
 def base_suite():
