@@ -19,7 +19,7 @@ import time
 
 import images
 import parts
-from debian import Error
+from debian import Error, run as tool
 
 # What a raw L0 CPU reads as in L1 does not matter here: L0 is named by family.
 HOSTS = ('power9', 'power10', 'power11')
@@ -44,17 +44,21 @@ WIDE_ELEMENTS = "couldn't set guest wide elements"
 running = set()
 # Processes are made one at a time, so that none inherits another's sockets
 starting = threading.Lock()
-
-
-def end_all():
-    """End every L0 of this process; its runs then fail."""
-    for process in list(running):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+# No run starts its L0 any more
+ending = threading.Event()
 
 
 class Broken(Error):
     """The lab itself failed, whatever the guest would have done."""
+
+
+def end_all():
+    """End every L0 of this process, for good; its runs then fail."""
+    with starting:
+        ending.set()
+        for process in list(running):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 class Timeout(Exception):
@@ -75,13 +79,11 @@ class Line:
 class Stack:
     """One L0 with all that runs in it; a context, so that nothing is left."""
 
-    def __init__(self, config, progress=lambda stage: None):
-        self.config, self.progress = config, progress
-        self.deadline = time.monotonic() + config.timeout
-        self.sockets, self.log, self.pending = {}, [], []
+    def __init__(self, config, progress, log):
+        self.config, self.progress, self.log = config, progress, log
+        self.sockets, self.pending = {}, []
         self.selector = selectors.DefaultSelector()
-        self.process = None
-        self.l0_errors = ''
+        self.process = self.started = self.deadline = None
 
     def __enter__(self):
         config = self.config
@@ -102,6 +104,11 @@ class Stack:
                 self.selector.register(ours, selectors.EVENT_READ, Line(name))
                 theirs.append(other)
                 command += ['-chardev', f'socket,id={name},fd={other.fileno()}', '-serial', f'chardev:{name}']
+            if ending.is_set():
+                raise Broken('the lab was told to end')
+            # what is built or fetched first is no part of a run
+            self.started = time.monotonic()
+            self.deadline = self.started + config.timeout
             # the kernel ends L0 with us, also where we get no chance to
             self.process = subprocess.Popen(
                 ['setpriv', '--pdeathsig', 'KILL', '--', *command], stdin=subprocess.DEVNULL, start_new_session=True,
@@ -114,7 +121,7 @@ class Stack:
 
     def __exit__(self, *_):
         if self.process:
-            with contextlib.suppress(ProcessLookupError):
+            if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             running.discard(self.process)
@@ -134,6 +141,7 @@ class Stack:
             if not data:
                 self.process.wait()
                 words = self.process.stderr.read().decode(errors='replace').strip().splitlines()
+                words = words or [text for _, text in self.pending] or self.log
                 raise Broken(f'L0 ended by itself: {words[-1] if words else "without a word"}')
             self.pending += [(key.data.name, line) for line in key.data.feed(data)]
 
@@ -190,7 +198,7 @@ def boot_l1(stack):
         if first:
             stack.progress('L1 kernel')
             first = False
-        if text.startswith('lab: broken') or 'Kernel panic' in text:
+        if 'Kernel panic' in text:
             raise Broken(f'L1 did not come up: {text}')
         report.take(text)
         if text == 'lab: ready':
@@ -275,10 +283,13 @@ class Guest:
         return 'refused' if self.exited else 'hung'
 
 
-def run(config, progress=lambda stage: None):
-    """One run of the stack; returns (the result as --json prints it, the log)."""
-    started = time.monotonic()
-    with Stack(config, progress) as stack:
+def run(config, progress=lambda stage: None, log=None):
+    """One run of the stack; returns (the result as --json prints it, the log).
+
+    LOG: a list that gets the lines of all consoles as they come.
+    """
+    log = [] if log is None else log
+    with Stack(config, progress, log) as stack:
         try:
             l1 = boot_l1(stack)
         except Timeout:
@@ -296,11 +307,10 @@ def run(config, progress=lambda stage: None):
                    'compat_caps': l1.get('compat_caps')},
             'l2': {'outcome': guest.outcome(), 'cpu': l2.get('cpu'), 'cpu_version': l2.get('cpu_version'),
                    'message': guest.message()},
-            'seconds': {'l1': round(l1_up - started, 1), 'l2': round(time.monotonic() - l1_up, 1)},
-        }, stack.log
+            'seconds': {'l1': round(l1_up - stack.started, 1), 'l2': round(time.monotonic() - l1_up, 1)},
+        }, log
 
 
 def l0_version(command):
     """L0's QEMU, as it names itself."""
-    return subprocess.run([*command, '--version'], check=True, capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL).stdout.splitlines()[0]
+    return tool([*command, '--version']).splitlines()[0]
