@@ -266,11 +266,14 @@ class Guest:
         return self.report.complete or self.exited
 
     def message(self):
-        """QEMU's own words; where it has none and L2 failed, the kernel's."""
+        """QEMU's own words; the kernel's where those say more, or QEMU has none."""
+        kernel = [re.sub(r'^\[ *[\d.]+\] ', '', word) for word in self.kernel_words]
         said = [re.sub(r'^qemu-system-\w+: ', '', word) for word in self.words]
         said = [word for word in said if not REGISTER_DUMP.match(word) and not NOISE.match(word)]
-        if not said and not self.report.complete:
-            said = [re.sub(r'^\[ *[\d.]+\] ', '', word) for word in self.kernel_words]
+        if self.outcome() == 'guest-wide-elements':
+            said = [word for word in kernel if WIDE_ELEMENTS in word][:1] + said
+        elif self.outcome() != 'booted':
+            said = said or kernel
         return ' '.join(word.strip() for word in said) or None
 
     def outcome(self):
