@@ -35,7 +35,8 @@ def locked(name):
 
 
 def say(text):
-    print(text, file=sys.stderr, flush=True)
+    clear = '\r\033[K' if sys.stderr.isatty() else ''
+    print(clear + text, file=sys.stderr, flush=True)
 
 
 def run(command, **kwargs):
