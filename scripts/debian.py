@@ -10,6 +10,7 @@ signature on the way.
 
 import contextlib
 import fcntl
+import functools
 import os
 import pathlib
 import shutil
@@ -51,6 +52,12 @@ def run(command, **kwargs):
         words = [line for line in (e.stderr or e.stdout).splitlines() if line.strip()]
         errors = [line for line in words if line.startswith(('E:', 'error:', 'fatal:'))]
         raise Error('; '.join(errors or words[-3:]) or f'{command[0]} failed') from None
+
+
+def compare_versions(a, b):
+    """-1, 0 or 1, as Debian orders versions."""
+    return next(number for number, relation in ((0, 'eq'), (1, 'gt'), (-1, 'lt'))
+                if subprocess.run(['dpkg', '--compare-versions', a, relation, b], check=False).returncode == 0)
 
 
 def mirror():
@@ -131,6 +138,28 @@ class Suite:
         self.ready()
         lines = self.apt('apt-cache', 'depends', '--important', package).splitlines()
         return [line.split()[-1] for line in lines if line.strip().startswith('Depends:')]
+
+    def source(self, package, where):
+        """Download the newest source of PACKAGE that the mirror serves to WHERE; returns the .dsc.
+
+        A mirror can list a version before it has it, and lists older ones, too.
+        """
+        def versions():
+            text = self.apt('apt-cache', 'showsrc', '--only-source', package)
+            found = {line.split()[1] for line in text.splitlines() if line.startswith('Version: ')}
+            if not found:
+                raise Error(f'{self.name} lists no source package {package}')
+            return sorted(found, key=functools.cmp_to_key(compare_versions), reverse=True)
+
+        for version in self.fresh(versions):
+            try:
+                self.apt('apt-get', 'source', '--download-only', f'{package}={version}', cwd=where)
+                return next(pathlib.Path(where).glob('*.dsc'))
+            except Error:
+                say(f'{self.name}: the mirror lists {package} {version}, but does not have it')
+                for part in pathlib.Path(where).glob(f'{package}_*'):
+                    part.unlink()
+        raise Error(f'the mirror serves no source of {package} for {self.name}: try again later')
 
     def debs(self, packages, closure=True):
         """Download PACKAGES, with all that they depend on unless told otherwise.
