@@ -201,6 +201,14 @@ static const char *do_modes(char **words)
     return silent;
 }
 
+/* How many modes were refused since this was last asked */
+static const char *do_refused(char **words)
+{
+    fprintf(out, "ok %lu\n", kernel.refused);
+    kernel.refused = 0;
+    return silent;
+}
+
 static void put_count(const char *name, unsigned long count)
 {
     fprintf(out, " %s=%lu", name, count);
@@ -232,6 +240,7 @@ static const struct {
     { "hypercall", 1, do_hypercall },
     { "result", 0, do_result },
     { "modes", 0, do_modes },
+    { "refused", 0, do_refused },
     { "counts", 0, do_counts },
 };
 

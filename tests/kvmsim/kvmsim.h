@@ -72,6 +72,7 @@ typedef struct Kernel {
     CompatCaps caps;
     Refusal refusal[64];
     int refusals;
+    unsigned long refused;      /* so often was a mode refused */
     int threads_per_core;
 } Kernel;
 

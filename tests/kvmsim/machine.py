@@ -127,6 +127,36 @@ def write_disk(path):
     path.write_bytes(image)
 
 
+def has_asan(qemu):
+    """Whether QEMU was built with AddressSanitizer."""
+    return b'libasan.so' in pathlib.Path(qemu).read_bytes()
+
+
+def has_sanitizers(qemu):
+    return b'libubsan.so' in pathlib.Path(qemu).read_bytes() or has_asan(qemu)
+
+
+def emulator(qemu, home):
+    """The user-mode emulator, with what QEMU has to be preloaded with."""
+    if not has_sanitizers(qemu):
+        return [parts.user_emulator(), '-E', f'LD_PRELOAD={library()}']
+    # the compiler's runtimes, without the older C library beside them
+    runtimes = home / 'runtimes'
+    runtimes.mkdir()
+    for name in ('libasan.so', 'libubsan.so', 'libstdc++.so.6'):
+        found = subprocess.run([COMPILER, f'-print-file-name={name}'], stdout=subprocess.PIPE,
+                               check=True, text=True).stdout.strip()
+        real = pathlib.Path(found).resolve()
+        (runtimes / '.'.join(real.name.split('.')[:3])).symlink_to(real)
+    preload = f'{library()}'
+    if has_asan(qemu):
+        preload = ':'.join([*map(str, runtimes.glob('libasan*')), preload])
+    # AddressSanitizer runs itself again unless addresses are fixed, which no emulator can do
+    return ['setarch', '-R', parts.user_emulator(), '-E', f'LD_PRELOAD={preload}',
+            '-E', f'LD_LIBRARY_PATH={runtimes}', '-E', 'ASAN_OPTIONS=detect_leaks=0',
+            '-E', 'UBSAN_OPTIONS=print_stacktrace=1']
+
+
 def vcpus_of(settings):
     return int(settings['smp'].split(',')[0])
 
@@ -174,8 +204,7 @@ class Machine:
         machine = 'pseries' + (',x-vof=on' if settings['firmware'] == 'vof' else '')
         if settings['machine']:
             machine += ',' + settings['machine']
-        command = [parts.user_emulator(), '-cpu', settings['host'], '-L', root,
-                   '-E', f'LD_PRELOAD={library()}', qemu,
+        command = [*emulator(qemu, self.home), '-cpu', settings['host'], '-L', root, qemu,
                    # the simulated kernel has no interrupt controller
                    '-accel', 'kvm,kernel-irqchip=off', '-machine', machine, '-cpu', settings['cpu'],
                    '-smp', settings['smp'], '-m', f'{settings["memory"]}M',

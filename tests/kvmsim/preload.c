@@ -116,6 +116,12 @@ static long nothing(Vcpu *vcpu, void *arg)
     return 0;
 }
 
+/* The hash table of a guest that never made an entry: nothing to read */
+static long htab_fd(Vcpu *vcpu, void *arg)
+{
+    return memfd_create("kvmsim-htab", MFD_CLOEXEC);
+}
+
 static long not_in_this_kernel(Vcpu *vcpu, void *arg)
 {
     return -ENOTTY;
@@ -159,6 +165,7 @@ static struct {
     ROW(VM, KVM_PPC_GET_PVINFO, vm_pvinfo),
     ROW(VM, KVM_PPC_ALLOCATE_HTAB, vm_allocate_htab),
     ROW(VM, KVM_PPC_GET_COMPAT_CAPS, vm_compat_caps),
+    ROW(VM, KVM_PPC_GET_HTAB_FD, htab_fd),
     ROW(VM, KVM_PPC_CONFIGURE_V3_MMU, nothing),
     ROW(VM, KVM_IOEVENTFD, nothing),
     ROW(VM, KVM_PPC_SVM_OFF, not_in_this_kernel),

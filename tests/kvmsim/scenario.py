@@ -257,14 +257,10 @@ def step_of(line, text):
     return Step(line, text, qemu, target, verb, convert_words(verb, words[1:]))
 
 
-def stanzas(path):
+def stanzas(path, content):
     """Yield (name, line, {key: (line, [(line, text)])}) for each stanza of a file."""
     name, at, keys, key = None, 0, {}, None
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise Mistake(f'{path}:1: expected a readable scenario file: {e}') from None
-    for line, text in enumerate(lines, 1):
+    for line, text in enumerate(content.splitlines(), 1):
         bare = text.strip()
         if not bare or bare.startswith('#'):
             continue
@@ -344,8 +340,16 @@ def build(path, name, at, keys):
 
 def read(path):
     """The scenarios of one file, in its order."""
+    try:
+        return parse(path, pathlib.Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as e:
+        raise Mistake(f'{path}:1: expected a readable scenario file: {e}') from None
+
+
+def parse(path, content):
+    """The scenarios that CONTENT has, which stands in PATH."""
     raw, found = {}, {}
-    for name, at, keys in stanzas(pathlib.Path(path)):
+    for name, at, keys in stanzas(path, content):
         line, parts = keys.get('like', (0, None))
         if parts is not None:
             model = ' '.join(text for _, text in parts)

@@ -108,7 +108,9 @@ class Run:
         self.value = reply.get('return')
 
     def count(self, phase):
-        """Book the ioctls since the last look under PHASE."""
+        """Book the ioctls since the last look under PHASE; the target's do not count."""
+        if self.machine is not self.source:
+            return
         into = self.phases.setdefault(phase, {})
         for name, number in self.source.counts().items():
             into[name] = into.get(name, 0) + number
@@ -171,7 +173,8 @@ class Run:
         self.hypercall(nr, args)
 
     def poke(self, address, data):
-        self.machine.command_kvm(f'poke {address:#x} {data.hex()}')
+        if data:
+            self.machine.command_kvm(f'poke {address:#x} {data.hex()}')
 
     def do_cas(self, entries=None):
         self.act()

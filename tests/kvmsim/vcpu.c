@@ -196,6 +196,7 @@ long vcpu_set_compat(Vcpu *vcpu, void *arg)
     refusal = find_refusal(vcpu, value);
     if (refusal) {
         vcpu->sane = vcpu->sane && !refusal->poison;
+        kernel.refused++;
         return -refusal->error;
     }
     vcpu->sane = true;
