@@ -216,8 +216,11 @@ def unpack(deb, where):
         tar = subprocess.run(['tar', '-x', '--keep-directory-symlink', '--no-same-owner', '-C', where],
                              stdin=files.stdout, stderr=subprocess.PIPE, text=True, check=False)
     if tar.returncode or files.returncode:
+        # the last line only says that there was an error
         words = tar.stderr.strip().splitlines() or ['dpkg-deb failed']
-        raise Error(f'cannot unpack {deb.name} into {where.name}: {words[-1]}')
+        why = next((line for line in words if line.endswith('No space left on device')), words[0])
+        raise Error(f'cannot unpack {deb.name} into {where.name} ({why}): '
+                    'see to the disk, then run this again')
 
 
 def make_relative(root):
