@@ -35,7 +35,8 @@ L1_PAGES = {'4k': ',cap-hpt-max-page-size=4096', '64k': ''}
 REGISTER_DUMP = re.compile(r'(NIP|MSR|HID0|TB|GPR\d+|CR|FPR\d+|FPSCR|SRR0|CTR|VRSAVE|XER|CFAR|LPCR|PTCR|DAR|SPRG\d|SDR1|'
                            r'CIABR|HSRR0|PURR|PIDR|DSISR)\b| |$')
 # What QEMU says of any nested guest on such a host, limited or not
-NOISE = re.compile(r'warning: (Many guests require at least 64kiB|kernel_irqchip allowed but unavailable)|'
+NOISE = re.compile(r'(-accel kvm: )?warning: (Many guests require at least 64kiB|kernel_irqchip allowed but unavailable|'
+                   r'Number of \w+ cpus requested)|'
                    r'Falling back to kernel-irqchip=off')
 L2_TRACE = 'spapr_cas_pvr'
 WIDE_ELEMENTS = "couldn't set guest wide elements"
