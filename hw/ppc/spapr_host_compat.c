@@ -130,6 +130,7 @@ bool spapr_host_compat_reset(SpaprMachineState *spapr)
 {
     bool first_reset = !spapr->fdt_blob;
     Error *err = NULL;
+    CPUState *cs;
 
     if (ppc_init_compat_all(spapr->max_compat_pvr, &err) >= 0) {
         return true;
@@ -143,8 +144,12 @@ bool spapr_host_compat_reset(SpaprMachineState *spapr)
         append_remedy(&err, spapr->max_compat_pvr);
     }
     error_report_err(err);
-    if (first_reset) {
+    if (first_reset || !ppc_host_compat()->kvm_hv) {
         exit(EXIT_FAILURE);
+    }
+    /* Also where KVM was not even asked: a CPU half reset must not run */
+    CPU_FOREACH(cs) {
+        POWERPC_CPU(cs)->compat_stale = true;
     }
     /* The main loop stops the machine once it is through with the reset */
     qemu_system_vmstop_request_prepare();

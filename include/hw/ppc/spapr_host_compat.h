@@ -31,7 +31,8 @@ void spapr_host_compat_add_properties(Object *obj);
  * @spapr: the machine, its vCPUs reset but without an entry point yet
  *
  * What KVM refuses ends QEMU at the machine's first reset.  Later it stops
- * the machine, which must not be given an entry point then.
+ * the machine, which must not be given an entry point then.  Without KVM HV
+ * a mode that the CPU cannot have ends QEMU always.
  *
  * Returns: true where every vCPU has the mode.
  */
