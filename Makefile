@@ -14,12 +14,14 @@ ninja = PYTHONPATH="$$($(python) scripts/parts.py meson)" ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check kvm tcg kvm-ubsan kvm-link unit matrix series deb-source clean
+.PHONY: help boot check kvm tcg kvm-ubsan kvm-link unit fuzz bench matrix series deb-source clean
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
 	@echo 'make check     all tests that a change has to pass'
 	@echo 'make matrix    every row of tests/lab/matrix.cfg; page in build/matrix.html'
+	@echo 'make bench     what a change of mode costs, patched beside unpatched'
+	@echo 'make fuzz      random hosts and guests (SECONDS=600 SEED=1)'
 	@echo 'make series    the mail-ready patches, in build/series'
 	@echo 'make deb-source  Debian'\''s source package with the series, in build/deb-source'
 	@echo 'make kvm       build the ppc64le QEMU with KVM'
@@ -50,6 +52,13 @@ unit: $(home)/.ready
 
 boot: $(home)/.ready
 	@scripts/lab boot
+
+# SECONDS=N, SEED=S
+fuzz: kvm-ubsan
+	@scripts/kvmsim fuzz --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
+
+bench: kvm
+	@scripts/kvmsim bench
 
 matrix: $(home)/.ready
 	@scripts/lab matrix --json build/matrix.json --html build/matrix.html
