@@ -16,7 +16,7 @@
 #include "system/hw_accel.h"
 #include "system/runstate.h"
 #include "target/ppc/cpu-models.h"
-#include "target/ppc/host-compat.h"
+#include "target/ppc/host-compat-check.h"
 #include "trace.h"
 
 /* As many records as CAS itself reads */

@@ -9,7 +9,7 @@
 #include "qemu/error-report.h"
 #include "cpu.h"
 #include "hw/qdev-core.h"
-#include "host-compat.h"
+#include "host-compat-check.h"
 #include "trace.h"
 
 char *ppc_host_compat_mode_name(uint32_t pvr)
