@@ -11,6 +11,7 @@ import functools
 import os
 import pathlib
 import signal
+import struct
 import subprocess
 import sys
 
@@ -114,6 +115,24 @@ def patched_qemu():
 def native_qemu():
     """Our QEMU for this machine, with TCG."""
     return built('tcg')
+
+
+def empty_disk():
+    """A qcow2 image for snapshots: header, refcounts, and a level-1 table."""
+    path = BUILD / 'empty.qcow2'
+    with locked('empty.qcow2'):
+        if not path.exists():
+            cluster = 1 << 16
+            header = struct.pack('>4sIQIIQIIQQIIQ', b'QFI\xfb', 2, 0, 0, 16, 1 << 20, 0, 1, 3 * cluster,
+                                 cluster, 1, 0, 0)
+            image = bytearray(4 * cluster)
+            image[:len(header)] = header
+            image[cluster:cluster + 8] = struct.pack('>Q', 2 * cluster)
+            image[2 * cluster:2 * cluster + 8] = struct.pack('>4H', 1, 1, 1, 1)
+            half = path.with_suffix('.part')
+            half.write_bytes(image)
+            half.rename(path)
+    return path
 
 
 if __name__ == '__main__':

@@ -115,18 +115,6 @@ def refuse_commands(rows):
         yield f'refuse {vcpu} {value} {error} {int(poison)}'
 
 
-def write_disk(path):
-    """An empty qcow2 image, for snapshots: header, refcounts, and a level-1 table."""
-    cluster = 1 << 16
-    header = struct.pack('>4sIQIIQIIQQIIQ', b'QFI\xfb', 2, 0, 0, 16, 1 << 20, 0, 1, 3 * cluster,
-                         cluster, 1, 0, 0)
-    image = bytearray(4 * cluster)
-    image[:len(header)] = header
-    image[cluster:cluster + 8] = struct.pack('>Q', 2 * cluster)
-    image[2 * cluster:2 * cluster + 8] = struct.pack('>4H', 1, 1, 1, 1)
-    path.write_bytes(image)
-
-
 def has_asan(qemu):
     """Whether QEMU was built with AddressSanitizer."""
     return b'libasan.so' in pathlib.Path(qemu).read_bytes()
@@ -214,7 +202,7 @@ class Machine:
         command += ['-incoming', 'defer'] if incoming else ['-S']
         if disk:
             if not disk.exists():
-                write_disk(disk)
+                shutil.copyfile(parts.empty_disk(), disk)
             command += ['-blockdev', 'qcow2,node-name=disk,file.driver=file,'
                                      f'file.filename={disk}']
         return [str(word) for word in command]

@@ -180,7 +180,7 @@ def l1_initrd(kernel, qemu):
         'init': HERE / 'l1-init', 'bin/busybox': busybox, 'bin/probe': probe(),
         'usr/bin/qemu-system-ppc64': qemu,
         'usr/share/qemu/vof.bin': firmware / 'vof.bin', 'usr/share/qemu/slof.bin': firmware / 'slof.bin',
-        'l2/vmlinux': kernel.vmlinux, 'l2/initrd': l2_initrd(),
+        'l2/vmlinux': kernel.vmlinux, 'l2/initrd': l2_initrd(), 'l2/disk': parts.empty_disk(),
         'lib64/ld64.so.2': root / 'usr/lib64/ld64.so.2',
     }
     files |= {f'lib/modules/{module.name}': module for module in kernel.home.glob('*.ko')}

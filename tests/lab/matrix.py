@@ -38,7 +38,7 @@ class Row(NamedTuple):
     def guest(self):
         """What L2's QEMU was told beyond -accel kvm."""
         return '' if self.extra == '-' else self.extra.replace('--l2-machine+', '').replace(
-            '--l2-cpu+', '-cpu ').replace('--smp+', '-smp ').replace('+', ' ')
+            '--l2-cpu+', '-cpu ').replace('--smp+', '-smp ').replace('--do+', 'then ').replace('+', ' ')
 
     def l1(self):
         mode = 'not limited' if self.compat == 'none' else f'{self.compat} mode'
@@ -74,7 +74,13 @@ def came_to(result):
     l2 = result['l2']
     if l2['outcome'] != 'booted':
         return l2['outcome']
-    return 'booted:' + LOGICAL.get(int(l2['cpu_version'] or '0', 16), 'raw')
+    name, last = 'booted', l2
+    if 'do' in result:
+        last = result['do'][-1]
+        name = last['do']
+        if last['outcome'] != 'done':
+            return f'{name}-{last["outcome"]}'
+    return f'{name}:' + LOGICAL.get(int(last['cpu_version'] or '0', 16), 'raw')
 
 
 STYLE = '''

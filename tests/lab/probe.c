@@ -25,11 +25,14 @@
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/kvm.h>
 
 #define CPUS "/proc/device-tree/cpus"
+/* How long a plugged CPU may take to appear */
+#define ONLINE_SECONDS 30
 
 /* Linux 7.3, which the cross compiler's own headers may not know */
 #define COMPAT_CAPS_IOCTL       _IO(KVMIO, 0xb8)
@@ -116,15 +119,34 @@ static void report(bool host)
     fflush(stdout);
 }
 
+static bool write_one(const char *path)
+{
+    int fd = open(path, O_WRONLY);
+    bool done = fd >= 0 && write(fd, "1", 1) == 1;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return done;
+}
+
+/*
+ * The kernel takes a plugged CPU in from a work queue, and tells nobody who
+ * has no network: ask again until it is there.
+ */
 static void online(const char *cpu)
 {
+    const struct timespec pause = { .tv_nsec = 100 * 1000 * 1000 };
     char path[320];
-    FILE *f;
+    int patience = ONLINE_SECONDS * 10;
 
     snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%s/online", cpu);
-    f = fopen(path, "w");
-    if (!f || fputs("1", f) < 0 || fclose(f)) {
-        printf("probe: error=%s: %s\n", path, strerror(errno));
+    while (!write_one(path)) {
+        if (!patience--) {
+            printf("probe: error=%s: %s\n", path, strerror(errno));
+            return;
+        }
+        nanosleep(&pause, NULL);
     }
 }
 

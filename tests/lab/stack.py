@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """L0, L1 and L2 as processes of this machine, and what became of L2.
 
-L0 gives L1 three consoles: the first carries L1's kernel and the commands
-that the lab types into L1's shell, the second is L2's console, the third
-is the QMP monitor of the QEMU that runs L2.
+L0 gives L1 a console that carries L1's kernel and the commands that the lab
+types into L1's shell, and two for each QEMU that runs L2: L2's console and
+the QMP monitor.
 """
 
 import contextlib
@@ -25,9 +25,13 @@ from debian import Error, run as tool
 HOSTS = ('power9', 'power10', 'power11')
 MODES = ('power8', 'power9', 'power10', 'power11')
 APIS = {'v1': 'cap-nested-hv=on', 'v2': 'cap-nested-papr=on'}
-CONSOLES = ('l1', 'l2', 'qmp')
-# damon_stat: kernels from 7.x hang early as L2 with it in L1
-L1_COMMAND_LINE = 'console=hvc0 quiet panic=-1 damon_stat.enabled=0'
+# L1's /dev/hvc0 and on; the last two belong to the QEMU that L2 migrates to
+CONSOLES = ('l1', 'l2', 'qmp', 'l2-to', 'qmp-to')
+# A QEMU in L1: what its words are marked with, its guest's console, its monitor
+PLACES = (('qemu', 'l2', 'qmp'), ('qemu-to', 'l2-to', 'qmp-to'))
+L1_COMMAND_LINE = 'console=hvc0 quiet panic=-1'
+# Under an unpatched L0, an L2 stands still as soon as L1 clears reference bits
+L0_NEEDS = {'distro': ' damon_stat.enabled=0', 'patched': ''}
 L2_COMMAND_LINE = 'console=hvc0 quiet panic=-1'
 # A kernel with 4 KiB pages cannot give the 64 KiB that the machine has by default
 L1_PAGES = {'4k': ',cap-hpt-max-page-size=4096', '64k': ''}
@@ -66,6 +70,10 @@ class Timeout(Exception):
     """Nothing that was waited for came in time."""
 
 
+class Refused(Exception):
+    """QEMU did not do what it was asked; the text is its own."""
+
+
 class Line:
     """The lines that come from one console, as they come."""
 
@@ -82,7 +90,7 @@ class Stack:
 
     def __init__(self, config, progress, log):
         self.config, self.progress, self.log = config, progress, log
-        self.sockets, self.pending = {}, []
+        self.sockets, self.pending, self.listeners = {}, [], []
         self.selector = selectors.DefaultSelector()
         self.process = self.started = self.deadline = None
 
@@ -96,7 +104,7 @@ class Stack:
         command = [
             *self.l0, '-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'tcg', '-smp', '1', '-m', '1G',
             '-machine', f'pseries,{APIS[config.api]},x-vof=on{mode}', '-cpu', config.host, '-no-reboot',
-            '-kernel', str(self.kernel.vmlinux), '-initrd', str(initrd), '-append', L1_COMMAND_LINE]
+            '-kernel', str(self.kernel.vmlinux), '-initrd', str(initrd), '-append', L1_COMMAND_LINE + L0_NEEDS[config.l0]]
         with starting:
             theirs = []
             for name in CONSOLES:
@@ -154,15 +162,18 @@ class Stack:
         self.log.append(f'{name:3} {text}')
         return name, text
 
+    def step(self):
+        """Hand the next line to all who listen."""
+        name, text = self.next_line()
+        for listener in self.listeners:
+            listener.take(name, text)
+
     def send(self, name, text):
         self.sockets[name].sendall(text.encode() + b'\n')
 
     def shell(self, command):
         """Type COMMAND into L1's shell."""
         self.send('l1', command)
-
-    def qmp(self, command, **arguments):
-        self.send('qmp', json.dumps({'execute': command, 'arguments': arguments}))
 
 
 def l0_command(which):
@@ -207,42 +218,67 @@ def boot_l1(stack):
             return report.values
 
 
-def l2_command(config):
+def cpus(config):
+    """-smp, with room for one more core where one is to be plugged."""
+    count, _, rest = config.smp.partition(',')
+    if 'hotplug' not in config.do or 'maxcpus' in rest:
+        return config.smp
+    threads = re.search(r'threads=(\d+)', rest)
+    return f'{config.smp},maxcpus={int(count) + int(threads[1] if threads else 1)}'
+
+
+def l2_command(config, console, monitor, extra):
     machine = f'pseries,x-vof=on{L1_PAGES[config.pages]}' + (f',{config.l2_machine}' if config.l2_machine else '')
     words = [
         'qemu-system-ppc64', '-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm',
-        '-machine', machine, '-cpu', config.l2_cpu, '-smp', str(config.smp), '-m', '256M',
-        '-L', '/usr/share/qemu', '-chardev', 'serial,id=l2,path=/dev/hvc1', '-serial', 'chardev:l2',
-        '-chardev', 'serial,id=qmp,path=/dev/hvc2', '-mon', 'chardev=qmp,mode=control',
-        '-trace', L2_TRACE, '-kernel', '/l2/vmlinux', '-initrd', '/l2/initrd', '-append', L2_COMMAND_LINE]
+        '-machine', machine, '-cpu', config.l2_cpu, '-smp', cpus(config), '-m', '256M', '-L', '/usr/share/qemu',
+        '-chardev', f'serial,id=l2,path=/dev/hvc{CONSOLES.index(console)}', '-serial', 'chardev:l2',
+        '-chardev', f'serial,id=qmp,path=/dev/hvc{CONSOLES.index(monitor)}', '-mon', 'chardev=qmp,mode=control',
+        '-blockdev', 'qcow2,node-name=disk,file.driver=file,file.filename=/l2/disk',
+        '-trace', L2_TRACE, '-kernel', '/l2/vmlinux', '-initrd', '/l2/initrd', '-append', L2_COMMAND_LINE, *extra]
     return ' '.join("'" + word.replace("'", "'\\''") + "'" for word in words)
 
 
 class Guest:
     """L2, as far as it can be told from outside and from its own report."""
 
-    def __init__(self, stack):
-        self.stack, self.report = stack, Report()
+    def __init__(self, stack, place=PLACES[0], extra=()):
+        self.stack, self.place, self.extra = stack, place, extra
+        self.mark, self.console, self.monitor = place
+        self.report = Report()
         self.words, self.kernel_words = [], []
-        self.exited = self.stopped = False
+        self.events, self.answers, self.asked = [], {}, 0
+        self.greeted = self.exited = False
+        stack.listeners.append(self)
 
     def start(self):
         # sed marks what QEMU says; its exit comes after its last word, on a line of its own
-        self.stack.shell(f'{{ {l2_command(self.stack.config)}; status=$?; echo; echo "exit $status"; }} </dev/null 2>&1 | '
-                         "sed 's/^/qemu: /' &")
+        command = l2_command(self.stack.config, self.console, self.monitor, self.extra)
+        self.stack.shell(f'{{ {command}; status=$?; echo; echo "exit $status"; }} </dev/null 2>&1 | '
+                         f"sed 's/^/{self.mark}: /' &")
+
+    def take(self, name, text):
+        """One line of one console, which may be another's."""
+        if name == 'l1':
+            self._l1(text)
+        elif name == self.console:
+            self.report.take(text)
+        elif name == self.monitor:
+            self._qmp(text)
 
     def _l1(self, text):
-        if text.startswith('qemu: exit '):
+        name, _, said = text.partition(': ')
+        if name == self.mark and said.startswith('exit '):
             self.exited = True
-        elif text.startswith('qemu: ') and L2_TRACE in text:
+        elif name == self.mark and L2_TRACE in said:
             self.stack.progress('CAS')
-        elif text.startswith('qemu: '):
-            self.words.append(text[6:])
-        elif 'KVM' in text:
+        elif name == self.mark:
+            self.words.append(said)
+        elif 'KVM' in text and not name.startswith('qemu'):
             self.kernel_words.append(text)
             if WIDE_ELEMENTS in text:
                 # QEMU need not notice
-                self.stack.qmp('quit')
+                self.tell('quit')
 
     def _qmp(self, text):
         try:
@@ -250,21 +286,57 @@ class Guest:
         except ValueError:
             return
         if 'QMP' in message:
-            self.stack.qmp('qmp_capabilities')
+            self.greeted = True
+            self.tell('qmp_capabilities')
             self.stack.progress('L2 firmware')
-        elif message.get('event') == 'STOP':
-            self.stack.qmp('query-status')
+        elif 'event' in message:
+            self.events.append(message)
+            if message['event'] == 'STOP':
+                self.tell('query-status')
+        elif 'id' in message:
+            self.answers[message['id']] = message
         elif isinstance(message.get('return'), dict) and message['return'].get('status') == 'internal-error':
-            self.stopped = True
-            self.stack.qmp('quit')
+            self.tell('quit')
 
-    def step(self):
-        """Take one line; returns True once L2's fate is known."""
-        name, text = self.stack.next_line()
-        {'l1': self._l1, 'l2': self.report.take, 'qmp': self._qmp}[name](text)
+    def tell(self, command):
+        """A command whose answer, if any, is for _qmp()."""
+        self.stack.send(self.monitor, json.dumps({'execute': command}))
+
+    def ask(self, command, **arguments):
+        """What the monitor answers to COMMAND."""
+        self.wait(lambda: self.greeted)
+        self.asked += 1
+        number = self.asked
+        self.stack.send(self.monitor, json.dumps({'execute': command, 'arguments': arguments, 'id': number}))
+        self.wait(lambda: number in self.answers)
+        answer = self.answers.pop(number)
+        if 'error' in answer:
+            raise Refused(answer['error']['desc'])
+        return answer['return']
+
+    def order(self, words):
+        """Give tests/lab/probe.c in L2 an order, and return the report that it answers with."""
+        self.report = Report()
+        self.stack.send(self.console, words)
+        self.wait(lambda: self.report.complete)
+        return self.report.values
+
+    def wait(self, condition):
+        while not condition():
+            if self.exited:
+                raise Refused(self.message() or 'QEMU ended without a word')
+            self.stack.step()
+
+    def wait_exit(self):
+        while not self.exited:
+            self.stack.step()
+
+    def until_up(self):
+        """Up to L2's first report, or whatever else becomes of it."""
+        while not (self.report.complete or self.exited):
+            self.stack.step()
         if self.report.complete:
             self.stack.progress('L2 userspace')
-        return self.report.complete or self.exited
 
     def message(self):
         """QEMU's own words; the kernel's where those say more, or QEMU has none."""
@@ -285,34 +357,6 @@ class Guest:
         if any('kvm run failed' in word for word in self.words):
             return 'kvm-run-failed'
         return 'refused' if self.exited else 'hung'
-
-
-def run(config, progress=lambda stage: None, log=None):
-    """One run of the stack; returns (the result as --json prints it, the log).
-
-    LOG: a list that gets the lines of all consoles as they come.
-    """
-    log = [] if log is None else log
-    with Stack(config, progress, log) as stack:
-        try:
-            l1 = boot_l1(stack)
-        except Timeout:
-            raise Broken(f'L1 was not up after {config.timeout} seconds: give it more with --timeout') from None
-        l1_up = time.monotonic()
-        guest = Guest(stack)
-        guest.start()
-        with contextlib.suppress(Timeout):
-            while not guest.step():
-                pass
-        l2 = guest.report.values if guest.report.complete else {}
-        return {
-            'l0': {'qemu': l0_version(stack.l0)},
-            'l1': {'kernel': l1.get('kernel'), 'cpu': l1.get('cpu'), 'cpu_version': l1.get('cpu_version'),
-                   'compat_caps': l1.get('compat_caps')},
-            'l2': {'outcome': guest.outcome(), 'cpu': l2.get('cpu'), 'cpu_version': l2.get('cpu_version'),
-                   'message': guest.message()},
-            'seconds': {'l1': round(l1_up - stack.started, 1), 'l2': round(time.monotonic() - l1_up, 1)},
-        }, log
 
 
 def l0_version(command):

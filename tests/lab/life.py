@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One run of the stack: L2 started, and what it goes through once it is up."""
+
+import contextlib
+import time
+
+import stack
+
+SNAPSHOT = 'lab'
+MIGRATION = 'unix:/run/migration'
+
+
+def reboot(guest):
+    return guest, guest.order('reboot')
+
+
+def monitor(guest, line):
+    """A command of the human monitor, which can warn and yet go well."""
+    said = guest.ask('human-monitor-command', **{'command-line': line})
+    errors = [words for words in said.splitlines() if words.startswith('Error')]
+    if errors:
+        raise stack.Refused(' '.join(errors))
+
+
+def savevm(guest):
+    monitor(guest, f'savevm {SNAPSHOT}')
+    monitor(guest, f'loadvm {SNAPSHOT}')
+    return guest, guest.order('report')
+
+
+def migration_status(guest):
+    return [event['data']['status'] for event in guest.events if event['event'] == 'MIGRATION'][-1:]
+
+
+def migrate(guest):
+    """To a second QEMU in L1, which is the guest from then on."""
+    place, = set(stack.PLACES) - {guest.place}
+    target = stack.Guest(guest.stack, place, ('-incoming', 'defer'))
+    target.start()
+    target.ask('migrate-incoming', uri=MIGRATION)
+    guest.ask('migrate-set-capabilities', capabilities=[{'capability': 'events', 'state': True}])
+    guest.ask('migrate', uri=MIGRATION)
+    guest.wait(lambda: migration_status(guest) in (['completed'], ['failed']))
+    target.wait(lambda: any(event['event'] == 'RESUME' for event in target.events))
+    guest.tell('quit')
+    guest.wait_exit()
+    return target, target.order('report')
+
+
+def hotplug(guest):
+    """One more core."""
+    before = int(guest.report.values['cpus'])
+    free = [slot for slot in guest.ask('query-hotpluggable-cpus') if 'qom-path' not in slot]
+    if not free:
+        raise stack.Refused('the machine has no room for one more core: raise maxcpus in --smp')
+    slot = min(free, key=lambda slot: slot['props']['core-id'])
+    guest.ask('device_add', driver=slot['type'], id='plugged', **slot['props'])
+    values = guest.order(f'online {before}')
+    if int(values['cpus']) <= before:
+        raise stack.Refused(f'L2 still has {before} CPUs: {values.get("error")}')
+    return guest, values
+
+
+STEPS = {function.__name__: function for function in (reboot, savevm, migrate, hotplug)}
+
+
+def lead(guest, names):
+    """Take GUEST through the steps NAMES, up to the first that fails; one result for each."""
+    results = []
+    for name in names:
+        guest.stack.progress(name)
+        values, message, outcome = {}, None, 'done'
+        try:
+            guest, values = STEPS[name](guest)
+        except stack.Refused as e:
+            outcome, message = 'refused', str(e)
+        except stack.Timeout:
+            outcome, message = 'hung', guest.message()
+        results.append({'do': name, 'outcome': outcome, 'cpu': values.get('cpu'),
+                        'cpu_version': values.get('cpu_version'), 'cpus': values.get('cpus'), 'message': message})
+        if outcome != 'done':
+            break
+    return results
+
+
+def run(config, progress=lambda stage: None, log=None):
+    """One run of the stack; returns (the result as --json prints it, the log).
+
+    LOG: a list that gets the lines of all consoles as they come.
+    """
+    log = [] if log is None else log
+    with stack.Stack(config, progress, log) as lab:
+        try:
+            l1 = stack.boot_l1(lab)
+        except stack.Timeout:
+            raise stack.Broken(f'L1 was not up after {config.timeout} seconds: give it more with --timeout') from None
+        l1_up = time.monotonic()
+        guest = stack.Guest(lab)
+        guest.start()
+        with contextlib.suppress(stack.Timeout):
+            guest.until_up()
+        l2 = guest.report.values if guest.report.complete else {}
+        result = {
+            'l0': {'qemu': stack.l0_version(lab.l0)},
+            'l1': {'kernel': l1.get('kernel'), 'cpu': l1.get('cpu'), 'cpu_version': l1.get('cpu_version'),
+                   'compat_caps': l1.get('compat_caps')},
+            'l2': {'outcome': guest.outcome(), 'cpu': l2.get('cpu'), 'cpu_version': l2.get('cpu_version'),
+                   'message': guest.message()},
+            'seconds': {'l1': round(l1_up - lab.started, 1), 'l2': round(time.monotonic() - l1_up, 1)},
+        }
+        if config.do:
+            result['do'] = lead(guest, config.do) if l2 else []
+        return result, log
