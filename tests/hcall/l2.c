@@ -55,11 +55,17 @@ __asm__(
     "   li      9, 0\n"
     "   ori     9, 9, 0x8000\n"
     "   mtmsrd  9, 1\n"
+    "   b       spin\n"
+    "change:\n"
+    "   li      9, 1\n"
+    "   sldi    9, 9, 31\n"
+    "   ld      10, 0x100(9)\n"
+    "   std     10, 0x100(9)\n"
     "spin:\n"
     "   b       spin\n"
     ".previous\n");
 
-extern const char enable[], spin[];
+extern const char enable[], change[], spin[];
 
 static uint64_t roots[1 << 13] __attribute__((aligned(1 << 16)));
 static uint64_t pages[1 << 9] __attribute__((aligned(1 << 12)));
@@ -142,7 +148,10 @@ static uint64_t timebase(void)
     return tb;
 }
 
-/* Partition-scoped: 1 GiB as it is, and again above that, not referenced yet */
+/*
+ * Partition-scoped: 1 GiB as it is, again above that as not referenced yet,
+ * and once more as not changed yet
+ */
 static void map_memory(void)
 {
     const uint64_t tree[] = { (uintptr_t)roots, 52, sizeof(roots) };
@@ -151,6 +160,7 @@ static void map_memory(void)
     roots[0] = PTE_VALID | (uintptr_t)pages | 9;
     pages[0] = PTE_VALID | PTE_LEAF | PTE_R | PTE_C | PTE_RWX;
     pages[1] = PTE_VALID | PTE_LEAF | PTE_RWX;
+    pages[2] = PTE_VALID | PTE_LEAF | PTE_R | PTE_RWX;
     add(PARTITION_TABLE, 3, tree);
     add(PROCESS_TABLE, 2, processes);
     call_state(GUEST_WIDE, "memory");
@@ -178,6 +188,7 @@ static const struct {
     { "mediated", spin, MSR_EE, LPCR_MER, GPR3 },
     { "masked", spin, 0, LPCR_MER, GPR3 },
     { "unmasked", enable, 0, LPCR_MER, GPR3 },
+    { "unchanged", change, 0, 0, HDSISR },
     { "unreferenced", spin, MSR_IR, 0, HDSISR },
 };
 
