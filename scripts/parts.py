@@ -59,6 +59,13 @@ def emulator_root():
         BUILD / 'roots' / f'{EMULATOR_SUITE}-amd64', ['qemu-system-ppc', 'qemu-system-data'], skip=UNUSED)
 
 
+def powernv_root(machine):
+    """amd64: a qemu-system-ppc64 that has MACHINE, powernv10 or powernv11."""
+    if machine == 'powernv10':
+        return emulator_root()
+    return Suite('sid', 'amd64').root(BUILD / 'roots/sid-amd64', ['qemu-system-ppc', 'qemu-system-data'], skip=UNUSED)
+
+
 def user_emulator():
     """The static user-mode emulator that runs ppc64le programs here."""
     return Suite(EMULATOR_SUITE, 'amd64').root(

@@ -6,6 +6,7 @@ there complete or not at all.
 """
 
 import functools
+import gzip
 import hashlib
 import lzma
 import pathlib
@@ -146,13 +147,13 @@ def member(name, mode, data=b''):
     return b''.join(part + bytes(-len(part) % 4) for part in (head, data))
 
 
-def pack(files, links, output):
+def pack(files, links, output, opener=pathlib.Path.open):
     """Write FILES ({path in the archive: path here}) and LINKS to OUTPUT, as a kernel takes it."""
     names = {pathlib.PurePath(name) for name in (*files, *links)}
     folders = {str(folder) for name in names for folder in name.parents} - {'.'} | set(MOUNT_POINTS)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         half = pathlib.Path(scratch, 'half')
-        with half.open('wb') as out:
+        with opener(half, 'wb') as out:
             for name in sorted(folders):
                 out.write(member(name, stat.S_IFDIR | 0o755))
             for name, source in sorted(files.items()):
@@ -171,8 +172,8 @@ def l2_initrd():
     return output
 
 
-def l1_initrd(kernel, qemu):
-    """L1's initramfs: KVM, QEMU with all that it loads, and L2's kernel."""
+def host_files(kernel, qemu):
+    """What a KVM host needs to run QEMU: {path in the archive: path here}."""
     root = parts.guest_root()
     busybox = root / 'usr/bin/busybox'
     firmware = root / 'usr/share/qemu'
@@ -180,20 +181,37 @@ def l1_initrd(kernel, qemu):
         'init': HERE / 'l1-init', 'bin/busybox': busybox, 'bin/probe': probe(),
         'usr/bin/qemu-system-ppc64': qemu,
         'usr/share/qemu/vof.bin': firmware / 'vof.bin', 'usr/share/qemu/slof.bin': firmware / 'slof.bin',
-        'l2/vmlinux': kernel.vmlinux, 'l2/initrd': l2_initrd(), 'l2/disk': parts.empty_disk(),
         'lib64/ld64.so.2': root / 'usr/lib64/ld64.so.2',
     }
     files |= {f'lib/modules/{module.name}': module for module in kernel.home.glob('*.ko')}
-    files |= {f'usr/lib/{name}': path for name, path in libraries(root, qemu, busybox).items()}
+    return files | {f'usr/lib/{name}': path for name, path in libraries(root, qemu, busybox).items()}
+
+
+def initrd(stem, files, opener=pathlib.Path.open):
+    """The archive of FILES, made anew where one of them changed."""
     key = hashlib.sha256(''.join(
         f'{name} {path.resolve()} {path.stat().st_mode} {path.stat().st_size} {path.stat().st_mtime_ns}\n'
         for name, path in sorted(files.items())).encode()).hexdigest()[:16]
-    stem = f'l1-{kernel.home.name}-{"patched" if TOP in qemu.parents and "kvm" in qemu.parts else "distro"}'
     output = IMAGES / f'{stem}-{key}.cpio'
     with locked(f'image-{stem}'):
         if not output.exists():
             say(f'packing {stem}')
             for old in output.parent.glob(f'{stem}-*.cpio'):
                 old.unlink()
-            pack(files, {f'bin/{applet}': 'busybox' for applet in APPLETS}, output)
+            pack(files, {f'bin/{applet}': 'busybox' for applet in APPLETS}, output, opener)
     return output
+
+
+def l1_initrd(kernel, qemu):
+    """L1's initramfs: KVM, QEMU with all that it loads, and L2's kernel."""
+    which = 'patched' if TOP in qemu.parents and 'kvm' in qemu.parts else 'distro'
+    return initrd(f'l1-{kernel.home.name}-{which}', {
+        **host_files(kernel, qemu), 'l2/vmlinux': kernel.vmlinux, 'l2/initrd': l2_initrd(),
+        'l2/disk': parts.empty_disk()})
+
+
+def l0_initrd(kernel, l1):
+    """The initramfs of Linux as L0, with L1's inside; skiboot takes 128 MiB, so it is compressed."""
+    return initrd(f'l0-{l1.stem.rpartition("-")[0]}', {
+        **host_files(kernel, parts.distro_qemu()), 'l1/vmlinux': kernel.vmlinux, 'l1/initrd': l1},
+        lambda path, mode: gzip.open(path, mode, compresslevel=1))

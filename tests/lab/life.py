@@ -101,7 +101,7 @@ def run(config, progress=lambda stage: None, log=None):
             guest.until_up()
         l2 = guest.report.values if guest.report.complete else {}
         result = {
-            'l0': {'qemu': stack.l0_version(lab.l0)},
+            'l0': {'qemu': stack.l0_version(lab.l0), 'machine': config.l0_stack or 'pseries'},
             'l1': {'kernel': l1.get('kernel'), 'cpu': l1.get('cpu'), 'cpu_version': l1.get('cpu_version'),
                    'compat_caps': l1.get('compat_caps')},
             'l2': {'outcome': guest.outcome(), 'cpu': l2.get('cpu'), 'cpu_version': l2.get('cpu_version'),

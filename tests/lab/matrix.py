@@ -38,7 +38,7 @@ class Row(NamedTuple):
     def guest(self):
         """What L2's QEMU was told beyond -accel kvm."""
         return '' if self.extra == '-' else self.extra.replace('--l2-machine+', '').replace(
-            '--l2-cpu+', '-cpu ').replace('--smp+', '-smp ').replace('--do+', 'then ').replace('+', ' ')
+            '--l2-cpu+', '-cpu ').replace('--smp+', '-smp ').replace('--do+', 'then ').replace('--l0-stack+', 'L0: Linux on ').replace('+', ' ')
 
     def l1(self):
         mode = 'not limited' if self.compat == 'none' else f'{self.compat} mode'

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""L0, L1 and L2 as processes of this machine, and what became of L2.
+"""L0, L1 and L2 on this machine, and what becomes of L2.
 
-L0 gives L1 a console that carries L1's kernel and the commands that the lab
+L0 is QEMU itself, as the hypervisor of a pseries machine; or Linux KVM HV on
+an emulated PowerNV machine, where L1 is a QEMU of its own.  L0 gives L1 a console that carries L1's kernel and the commands that the lab
 types into L1's shell, and two for each QEMU that runs L2: L2's console and
 the QMP monitor.
 """
@@ -25,7 +26,10 @@ from debian import Error, run as tool
 HOSTS = ('power9', 'power10', 'power11')
 MODES = ('power8', 'power9', 'power10', 'power11')
 APIS = {'v1': 'cap-nested-hv=on', 'v2': 'cap-nested-papr=on'}
-# L1's /dev/hvc0 and on; the last two belong to the QEMU that L2 migrates to
+# Linux KVM HV as L0: its CPU, and how QEMU runs for it
+POWERNV = {'powernv10': 'power10', 'powernv11': 'power11'}
+# L1's /dev/hvc0 and on, and after its own those of Linux as L0; the last two
+# belong to the QEMU that L2 migrates to
 CONSOLES = ('l1', 'l2', 'qmp', 'l2-to', 'qmp-to')
 # A QEMU in L1: what its words are marked with, its guest's console, its monitor
 PLACES = (('qemu', 'l2', 'qmp'), ('qemu-to', 'l2-to', 'qmp-to'))
@@ -33,6 +37,8 @@ L1_COMMAND_LINE = 'console=hvc0 quiet panic=-1'
 # Under an unpatched L0, an L2 stands still as soon as L1 clears reference bits
 L0_NEEDS = {'distro': ' damon_stat.enabled=0', 'patched': ''}
 L2_COMMAND_LINE = 'console=hvc0 quiet panic=-1'
+# An emulated PowerNV machine has no firmware that knows of any mitigation
+POWERNV_GUEST = ',cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off'
 # A kernel with 4 KiB pages cannot give the 64 KiB that the machine has by default
 L1_PAGES = {'4k': ',cap-hpt-max-page-size=4096', '64k': ''}
 # What QEMU prints of a vCPU after "kvm run failed"
@@ -99,20 +105,22 @@ class Stack:
         self.kernel = images.Kernel(config.kernel, config.pages).make()
         qemu = parts.patched_qemu() if config.qemu == 'patched' else parts.distro_qemu()
         initrd = images.l1_initrd(self.kernel, qemu)
-        self.l0 = l0_command(config.l0)
-        mode = '' if config.compat == 'none' else f',max-cpu-compat={config.compat}'
-        command = [
-            *self.l0, '-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'tcg', '-smp', '1', '-m', '1G',
-            '-machine', f'pseries,{APIS[config.api]},x-vof=on{mode}', '-cpu', config.host, '-no-reboot',
-            '-kernel', str(self.kernel.vmlinux), '-initrd', str(initrd), '-append', L1_COMMAND_LINE + L0_NEEDS[config.l0]]
+        if config.l0_stack:
+            command = powernv_command(config, self.kernel, images.l0_initrd(self.kernel, initrd))
+            consoles, attach = ('l0', *CONSOLES), powernv_console
+        else:
+            command = [*l0_command(config.l0), '-accel', 'tcg', *l1_options(config, self.kernel.vmlinux, initrd)]
+            consoles, attach = CONSOLES, lambda name: ['-serial', f'chardev:{name}']
+        command += ['-no-reboot']
+        self.l0 = command
         with starting:
             theirs = []
-            for name in CONSOLES:
+            for name in consoles:
                 ours, other = socket.socketpair()
                 self.sockets[name] = ours
                 self.selector.register(ours, selectors.EVENT_READ, Line(name))
                 theirs.append(other)
-                command += ['-chardev', f'socket,id={name},fd={other.fileno()}', '-serial', f'chardev:{name}']
+                command += ['-chardev', f'socket,id={name},fd={other.fileno()}', *attach(name)]
             if ending.is_set():
                 raise Broken('the lab was told to end')
             # what is built or fetched first is no part of a run
@@ -176,13 +184,55 @@ class Stack:
         self.send('l1', command)
 
 
+def emulator_command(root):
+    """Debian's qemu-system-ppc64 below ROOT, with its own libraries and loader."""
+    return [str(root / 'usr/lib64/ld-linux-x86-64.so.2'), '--library-path', str(root / 'usr/lib/x86_64-linux-gnu'),
+            str(root / 'usr/bin/qemu-system-ppc64'), '-L', str(root / 'usr/share/qemu')]
+
+
 def l0_command(which):
-    """L0's QEMU: ours, or Debian's with its own libraries and loader."""
+    """L0's QEMU: ours, or Debian's."""
     root = parts.emulator_root()
-    program = [str(parts.native_qemu())] if which == 'patched' else [
-        str(root / 'usr/lib64/ld-linux-x86-64.so.2'), '--library-path', str(root / 'usr/lib/x86_64-linux-gnu'),
-        str(root / 'usr/bin/qemu-system-ppc64')]
-    return [*program, '-L', str(root / 'usr/share/qemu')]
+    if which == 'patched':
+        return [str(parts.native_qemu()), '-L', str(root / 'usr/share/qemu')]
+    return emulator_command(root)
+
+
+def l1_options(config, kernel, initrd):
+    """L1's QEMU, but for its accelerator and consoles."""
+    mode = '' if config.compat == 'none' else f',max-cpu-compat={config.compat}'
+    caps, cpu = (POWERNV_GUEST + L1_PAGES[config.pages], 'host') if config.l0_stack else ('', config.host)
+    return ['-nodefaults', '-no-user-config', '-display', 'none', '-smp', '1', '-m', '1G', '-cpu', cpu,
+            '-machine', f'pseries,{APIS[config.api]},x-vof=on{mode}{caps}', '-kernel', str(kernel),
+            '-initrd', str(initrd), '-append', L1_COMMAND_LINE + L0_NEEDS[config.l0]]
+
+
+def powernv_command(config, kernel, initrd):
+    """The machine that Linux as L0 runs on, with its default PCI host bridges."""
+    root = parts.powernv_root(config.l0_stack)
+    return [*emulator_command(root), '-machine', config.l0_stack, '-cpu', config.host, '-accel', 'tcg', '-smp', '1',
+            '-m', '4G', '-no-user-config', '-display', 'none', '-net', 'none', '-monitor', 'none', '-kernel', str(kernel.vmlinux),
+            '-initrd', str(initrd), '-append', L1_COMMAND_LINE + L0_NEEDS[config.l0],
+            '-device', f'virtio-serial-pci,bus=pcie.0,max_ports={len(CONSOLES) + 1}']
+
+
+def powernv_console(name):
+    return ['-serial', f'chardev:{name}'] if name == 'l0' else \
+        ['-device', f'virtconsole,chardev={name},nr={CONSOLES.index(name) + 1}']
+
+
+def l1_command(config):
+    """What the shell of Linux as L0 runs: L1's QEMU."""
+    words = ['qemu-system-ppc64', '-accel', 'kvm', '-L', '/usr/share/qemu',
+             *l1_options(config, '/l1/vmlinux', '/l1/initrd')]
+    for number, name in enumerate(CONSOLES, 1):
+        words += ['-chardev', f'serial,id={name},path=/dev/hvc{number}', '-serial', f'chardev:{name}']
+    return quote(words)
+
+
+def quote(words):
+    """WORDS for a shell."""
+    return ' '.join("'" + word.replace("'", "'\\''") + "'" for word in words)
 
 
 class Report:
@@ -200,22 +250,33 @@ class Report:
         return self.complete
 
 
-def boot_l1(stack):
-    """L1 up to its shell; returns its report."""
-    report, first = Report(), True
+def boot_linux(stack, console):
+    """A Linux with l1-init up to its shell on CONSOLE; returns its report."""
+    report, first, name = Report(), True, console.upper()
     while True:
-        name, text = stack.next_line()
-        if name != 'l1':
+        where, text = stack.next_line()
+        if where == 'l0' and text.startswith('lab: exit'):
+            words = [line[4:] for line in stack.log if line.startswith('l0  qemu-system-')]
+            raise Broken(f'the QEMU that is L1 ended: {(words or ["without a word"])[-1]}')
+        if where != console:
             continue
         if first:
-            stack.progress('L1 kernel')
+            stack.progress(f'{name} kernel')
             first = False
         if 'Kernel panic' in text:
-            raise Broken(f'L1 did not come up: {text}')
+            raise Broken(f'{name} did not come up: {text}')
         report.take(text)
         if text == 'lab: ready':
-            stack.progress('L1 ready')
+            stack.progress(f'{name} ready')
             return report.values
+
+
+def boot_l1(stack):
+    """L1 up to its shell, and L0 before it where that is a Linux; returns L1's report."""
+    if stack.config.l0_stack:
+        boot_linux(stack, 'l0')
+        stack.send('l0', f'{l1_command(stack.config)}; echo; echo "lab: exit $?"')
+    return boot_linux(stack, 'l1')
 
 
 def cpus(config):
@@ -228,7 +289,8 @@ def cpus(config):
 
 
 def l2_command(config, console, monitor, extra):
-    machine = f'pseries,x-vof=on{L1_PAGES[config.pages]}' + (f',{config.l2_machine}' if config.l2_machine else '')
+    machine = f'pseries,x-vof=on{L1_PAGES[config.pages]}{POWERNV_GUEST if config.l0_stack else ""}' + \
+        (f',{config.l2_machine}' if config.l2_machine else '')
     words = [
         'qemu-system-ppc64', '-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm',
         '-machine', machine, '-cpu', config.l2_cpu, '-smp', cpus(config), '-m', '256M', '-L', '/usr/share/qemu',
@@ -236,7 +298,7 @@ def l2_command(config, console, monitor, extra):
         '-chardev', f'serial,id=qmp,path=/dev/hvc{CONSOLES.index(monitor)}', '-mon', 'chardev=qmp,mode=control',
         '-blockdev', 'qcow2,node-name=disk,file.driver=file,file.filename=/l2/disk',
         '-trace', L2_TRACE, '-kernel', '/l2/vmlinux', '-initrd', '/l2/initrd', '-append', L2_COMMAND_LINE, *extra]
-    return ' '.join("'" + word.replace("'", "'\\''") + "'" for word in words)
+    return quote(words)
 
 
 class Guest:
@@ -361,4 +423,5 @@ class Guest:
 
 def l0_version(command):
     """L0's QEMU, as it names itself."""
-    return tool([*command, '--version']).splitlines()[0]
+    program = command[:command.index('-L')]
+    return tool([*program, '--version']).splitlines()[0]
