@@ -14,7 +14,7 @@ ninja = PYTHONPATH="$$($(python) scripts/parts.py meson)" ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check kvm tcg kvm-ubsan kvm-link unit fuzz bench matrix series deb-source clean
+.PHONY: help boot check bisect-check kvm tcg kvm-ubsan kvm-link unit fuzz bench matrix series deb-source clean
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
@@ -23,13 +23,14 @@ help:
 	@echo 'make bench     what a change of mode costs, patched beside unpatched'
 	@echo 'make fuzz      random hosts and guests (SECONDS=600 SEED=1)'
 	@echo 'make series    the mail-ready patches, in build/series'
+	@echo 'make bisect-check  build every commit of the series by itself'
 	@echo 'make deb-source  Debian'\''s source package with the series, in build/deb-source'
 	@echo 'make kvm       build the ppc64le QEMU with KVM'
 	@echo 'make tcg       build the QEMU of this machine, with TCG'
 	@echo 'make clean     remove build/'
 
 # Everything that a build needs, and the series as it is now.
-$(home)/.ready: configure scripts/prepare scripts/graft scripts/debian.py \
+$(home)/.ready: configure scripts/prepare scripts/builds.py scripts/graft scripts/debian.py \
                 scripts/parts.py $(queue)
 	./configure
 	@touch $@
@@ -67,11 +68,15 @@ matrix: $(home)/.ready
 series:
 	@scripts/series $(if $(VERSION),--version $(VERSION)) $(if $(RFC),--rfc)
 
+# Every commit by itself, both ways
+bisect-check: $(home)/.ready
+	@scripts/bisect-check
+
 # SUITE=trixie|sid
 deb-source:
 	@scripts/deb-source $(or $(SUITE),trixie)
 
-check: kvm tcg kvm-link unit
+check: kvm tcg kvm-link kvm-ubsan unit
 	@$(meson) setup --reconfigure build/meson >build/meson.log || \
 	    { cat build/meson.log; exit 1; }
 	@$(meson) test -C build/meson --num-processes 2; \

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How QEMU is configured: for ppc64le with KVM, for this machine with TCG."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+
+import parts
+from debian import BUILD, TOP, Error, Suite, say
+
+COMMON = ['--without-default-features', '--enable-fdt=system', '--disable-docs', '--disable-tools',
+          '--disable-user', '--disable-download', '--disable-install-blobs', '--enable-trace-backends=log',
+          '--disable-werror', '--disable-debug-info', '--python=/usr/bin/python3',
+          '--without-default-devices', f'--with-devices-ppc64={parts.DEVICES.stem}']
+# The 32-bit target only has to link: target/ppc/kvm.c is in both.
+KVM = ['--target-list=ppc64-softmmu,ppc-softmmu', '--enable-kvm', '--disable-tcg',
+       '--cross-prefix=powerpc64le-linux-gnu-', '--cc=ccache powerpc64le-linux-gnu-gcc']
+TCG = ['--target-list=ppc64-softmmu', '--enable-tcg', '--cc=ccache gcc']
+SYSROOT_PACKAGES = ['libc6-dev', 'libglib2.0-dev', 'libfdt-dev', 'zlib1g-dev']
+UNUSED = (*parts.UNUSED, 'python3', 'python3.11', 'python3.13', 'libpython3-stdlib', 'dpkg-dev', 'git',
+          'libglib2.0-bin', 'libglib2.0-dev-bin', 'bzip2', 'patch')
+
+
+def host_suite():
+    """This machine's Debian release: the cross compiler's own libc has its version."""
+    for line in pathlib.Path('/etc/os-release').read_text().splitlines():
+        if line.startswith('VERSION_CODENAME='):
+            return line.split('=')[1].strip('"')
+    raise Error('this machine does not say which Debian it is (VERSION_CODENAME in /etc/os-release)')
+
+
+def sysroot():
+    return Suite(host_suite(), 'ppc64el').root(BUILD / 'roots/sysroot', SYSROOT_PACKAGES, skip=UNUSED)
+
+
+def cross_env(root):
+    lib = root / 'usr/lib/powerpc64le-linux-gnu/pkgconfig'
+    return {'PKG_CONFIG': 'pkg-config', 'PKG_CONFIG_SYSROOT_DIR': str(root),
+            'PKG_CONFIG_LIBDIR': f'{lib}:{root}/usr/share/pkgconfig'}
+
+
+def configure(name, options, extra_env, home=None):
+    """Run QEMU's configure for build NAME beside HOME's src, unless it stands as asked."""
+    home = home or parts.home()
+    source, place = home / 'src', home / name
+    wanted = '\n'.join(options) + '\n'
+    stamp = place / '.configured'
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    say(f'{home.name}: configuring QEMU ({name})')
+    shutil.copyfile(TOP / 'tests/lab/pseries.mak', source / parts.DEVICES)
+    env = dict(os.environ, **extra_env, PYTHONPATH=parts.meson_path())
+    done = subprocess.run([source / 'configure', *options], cwd=place, env=env, check=False, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        (place / 'configure.log').write_text(done.stdout)
+        words = [line for line in done.stdout.splitlines() if 'ERROR' in line] or done.stdout.splitlines()[-3:]
+        raise Error(f"QEMU's configure failed for {name} ({'; '.join(words)}): see "
+                    f'{(place / "configure.log").relative_to(TOP)}')
+    stamp.write_text(wanted)
+
+
+def builds(root):
+    """{name: (options of QEMU's configure, environment)}"""
+    kvm = COMMON + KVM + [f'--extra-cflags=--sysroot={root}', f'--extra-ldflags=--sysroot={root}']
+    # gcc's libubsan needs the C++ runtime, which nothing else here does
+    runtime = f'-Wl,-rpath-link={BUILD}/roots/libstdc++/usr/lib/powerpc64le-linux-gnu'
+    return {
+        'kvm': (kvm, cross_env(root)),
+        'kvm-ubsan': (kvm + ['--enable-ubsan', f'--extra-ldflags={runtime}'], cross_env(root)),
+        'tcg': (COMMON + TCG, {}),
+    }
