@@ -59,7 +59,8 @@ def rows():
 
 def select(table, expression):
     """The rows that fit EXPRESSION: key=value, joined by commas."""
-    for condition in filter(None, (expression or '').split(',')):
+    # a value can have commas of its own: --smp+4,threads=2
+    for condition in filter(None, re.split(f',(?=(?:{"|".join(Row._fields)})=)', expression or '')):
         key, equal, value = condition.partition('=')
         if not equal or key not in Row._fields:
             raise Mistake(f'--only {condition}: write key=value with a key of {", ".join(Row._fields)}')
@@ -116,11 +117,13 @@ def cell(row, qemu, run):
     text = f'<span class="{colour}">{word}</span> {html.escape(shown)}'
     if odd:
         text += f'<br>expected {html.escape(getattr(row, qemu))}'
+    for step in run['result'].get('do', []):
+        text += f'<br>{step["do"]} {step["outcome"]}' + (f', {step["cpu"]}' if step['cpu'] else '')
     if l2['message']:
         text += f'<br><small>{html.escape(l2["message"])}</small>'
     log = html.escape('\n'.join(run['log'][-400:]))
-    name = html.escape(f'{row.l1()}, {qemu}')
-    return f'<td{odd}>{text}<details><summary>console <span hidden>of {name}</span></summary>' \
+    name = html.escape(f'{row.l1()}, {row.api}, {qemu}')
+    return f'<td{odd}>{text}<details><summary aria-label="console of {name}">console</summary>' \
            f'<pre tabindex="0">{log}</pre></details></td>'
 
 
