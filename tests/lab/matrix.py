@@ -2,8 +2,10 @@
 """The matrix: its table, what a run comes to, and the page that shows it all."""
 
 import html
+import json
 import pathlib
 import re
+import sys
 from typing import NamedTuple
 
 TABLE = pathlib.Path(__file__).resolve().parent / 'matrix.cfg'
@@ -162,3 +164,31 @@ options</th><th scope="col">Debian&rsquo;s QEMU</th><th scope="col">with the ser
 def plain(text):
     """One short line of TEXT, for a terminal."""
     return re.sub(r'\s+', ' ', text or '')[:90]
+
+
+def in_words(run):
+    """What became of one run, for a reader."""
+    l2 = run['l2']
+    words = plain(l2['message'])
+    return f'boots as {l2["cpu"].split(" ")[0]}' if l2['cpu'] else f'`{words[:60]}{"..." if words[60:] else ""}`'
+
+
+def readme(rows):
+    """README's table: of the rows without options, one for each way it can turn out."""
+    shown = {}
+    for row in rows:
+        runs = [row['runs'][qemu] for qemu in QEMUS]
+        if row['extra'] == '-':
+            shown.setdefault(tuple(came_to(run) for run in runs), (row, runs))
+    yield '| KVM host (L1) | nested API | L1\'s kernel | guest under Debian\'s QEMU | guest with the series |'
+    yield '| --- | --- | --- | --- | --- |'
+    for row, runs in shown.values():
+        mode = 'not limited' if row['compat'] == 'none' else f'in {row["compat"]} mode'
+        checks = ', L0 checks as PowerVM does' if row['l0'] == 'patched' else ''
+        kernel = runs[0]['l1']['kernel'].split('-powerpc')[0]
+        yield f'| {row["host"]} {mode}{checks} | {row["api"]} | {kernel} | ' + ' | '.join(map(in_words, runs)) + ' |'
+
+
+if __name__ == '__main__':
+    # build/matrix.json
+    print('\n'.join(readme(json.loads(pathlib.Path(sys.argv[1]).read_text()))))
