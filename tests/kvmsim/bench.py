@@ -27,6 +27,8 @@ steps  =
     returns H_SUCCESS
     modes all power9
 '''
+
+
 def user_time():
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
 

@@ -247,10 +247,11 @@ static const struct {
 static const char *run_command(char *line)
 {
     char *words[MAX_WORDS + 1] = { NULL };
+    char *rest = NULL;
     int n = 0;
 
-    for (char *word = strtok(line, " \n"); word && n < MAX_WORDS;
-         word = strtok(NULL, " \n")) {
+    for (char *word = strtok_r(line, " \n", &rest); word && n < MAX_WORDS;
+         word = strtok_r(NULL, " \n", &rest)) {
         words[n++] = word;
     }
     for (size_t i = 0; n && i < sizeof(commands) / sizeof(*commands); i++) {
@@ -298,6 +299,7 @@ static void *listen_forever(void *opaque)
 void control_start(void)
 {
     const char *fd = getenv("KVMSIM_FD");
+    int copy;
     char *line = NULL;
     size_t size = 0;
     sigset_t all, old;
@@ -308,7 +310,8 @@ void control_start(void)
     }
     guest.doorbell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     in = fd ? fdopen(atoi(fd), "re") : NULL;
-    out = fd ? fdopen(dup(atoi(fd)), "we") : NULL;
+    copy = fd ? dup(atoi(fd)) : -1;
+    out = copy >= 0 ? fdopen(copy, "we") : NULL;
     if (!in || !out || guest.doorbell < 0) {
         fprintf(stderr, "kvmsim: KVMSIM_FD is no control socket\n");
         exit(EXIT_FAILURE);

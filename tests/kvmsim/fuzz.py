@@ -139,7 +139,7 @@ def judge(settings):
         kinds = {'raw': power.HOSTS[settings['host']], 'absent': 0, 'truncated': 0}
         versions = {kinds.get(kind, kind) for kind in settings['device-tree']}
         if len(versions) == 1 and versions <= logical:
-            modes = {mode for mode in logical if mode <= min(own, min(versions))}
+            modes = {mode for mode in logical if mode <= min(own, *versions)}
     return Host(modes or None, bool(modes) and own not in modes)
 
 
@@ -187,7 +187,7 @@ class Fuzz(Run):
             if any(sign in line for sign in BAD_SIGNS):
                 raise Failed(line)
 
-    def check(self, step):
+    def check(self, step):    # pylint: disable=unused-argument
         self.check_signs()
         refused = int(self.source.command_kvm('refused')[0])
         self.refusals += refused

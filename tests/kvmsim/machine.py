@@ -101,7 +101,7 @@ def kernel_commands(settings):
     yield f'extension {power.CAP_COMPAT_CAPS} {extension}'
     yield f'caps {bits:#x} {settings["caps-size"]}'
     if settings['caps-error']:
-        yield 'caps-error {} {} {}'.format(*settings['caps-error'])
+        yield ' '.join(map(str, ('caps-error', *settings['caps-error'])))
     elif not has_ioctl and not extension:
         yield 'caps-error ENOTTY -1 -1'
     if power.MODES[effective] < power.MODES['power10']:
@@ -210,6 +210,7 @@ class Machine:
     def spawn(self, command, control):
         with spawn_lock:
             try:
+                # pylint: disable-next=consider-using-with
                 self.process = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                     pass_fds=[control.fileno()], start_new_session=True, cwd=self.home,
@@ -295,7 +296,7 @@ class Machine:
 
     def how_ended(self):
         if self.exit is not None and self.exit < 0:
-            return signal.Signals(-self.exit).name
+            return signal.Signals(abs(self.exit)).name
         return str(self.exit)
 
     # What goes out.

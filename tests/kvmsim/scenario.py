@@ -310,7 +310,9 @@ def variants(path, name, keys):
         raise Mistake(f'{path}:{line}: each: expected a capital letter that the name has after $, '
                       'and its values')
     for value in values:
-        fill = (lambda text, value=value: text.replace(f'${variable}', value))
+        def fill(text, value=value):
+            return text.replace(f'${variable}', value)
+
         yield fill(name), {key: (at, [(no, fill(text)) for no, text in parts])
                            for key, (at, parts) in keys.items()}
 

@@ -26,7 +26,7 @@ class Run:
         self.binary = binary
         self.error = self.value = self.outcome = None
         self.phases, self.record, self.seen = {}, [], {}
-        self.machines = []
+        self.machines, self.machine = [], None
         self.verbs = {step.verb for step in scenario.steps_for(qemu)}
         try:
             self.source = self.start(scenario.source, 'source', trace=trace)
@@ -234,7 +234,7 @@ class Run:
         self.target.query('migrate-incoming', uri=uri)
         self.source.query('migrate', uri=uri)
         for machine in (self.target, self.source):
-            machine.wait('end of the migration', lambda: migration(machine) in MIGRATED,
+            machine.wait('end of the migration', lambda machine=machine: migration(machine) in MIGRATED,
                          dead_is_fine=True)
         self.outcome = migration(self.source)
         if self.outcome == 'failed' and self.source.happened('STOP', began):

@@ -40,7 +40,8 @@ class Row(NamedTuple):
     def guest(self):
         """What L2's QEMU was told beyond -accel kvm."""
         return '' if self.extra == '-' else self.extra.replace('--l2-machine+', '').replace(
-            '--l2-cpu+', '-cpu ').replace('--smp+', '-smp ').replace('--do+', 'then ').replace('--l0-stack+', 'L0: Linux on ').replace('+', ' ')
+            '--l2-cpu+', '-cpu ').replace('--smp+', '-smp ').replace('--do+', 'then ').replace(
+            '--l0-stack+', 'L0: Linux on ').replace('+', ' ')
 
     def l1(self):
         mode = 'not limited' if self.compat == 'none' else f'{self.compat} mode'
@@ -173,10 +174,10 @@ def in_words(run):
     return f'boots as {l2["cpu"].split(" ")[0]}' if l2['cpu'] else f'`{words[:60]}{"..." if words[60:] else ""}`'
 
 
-def readme(rows):
+def readme(table):
     """README's table: of the rows without options, one for each way it can turn out."""
     shown = {}
-    for row in rows:
+    for row in table:
         runs = [row['runs'][qemu] for qemu in QEMUS]
         if row['extra'] == '-':
             shown.setdefault(tuple(came_to(run) for run in runs), (row, runs))

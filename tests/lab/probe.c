@@ -53,7 +53,7 @@ static void report_cpuinfo(void)
         char value[256];
 
         if (sscanf(line, "cpu : %255[^,\n]", value) == 1 && ++online == 1) {
-            strcpy(cpu, value);
+            snprintf(cpu, sizeof(cpu), "%s", value);
         }
     }
     if (f) {
@@ -100,8 +100,12 @@ static void report_compat_caps(void)
     } else if (ioctl(vm, COMPAT_CAPS_IOCTL, &caps) == 0) {
         printf("probe: compat_caps=0x%016" PRIx64 "\n", caps.bits);
     }
-    close(vm);
-    close(kvm);
+    if (vm >= 0) {
+        close(vm);
+    }
+    if (kvm >= 0) {
+        close(kvm);
+    }
 }
 
 static void report(bool host)
@@ -181,7 +185,7 @@ static void become_init(void)
         mount(mounts[i][0], mounts[i][1], mounts[i][0], 0, NULL);
     }
     console = open("/dev/console", O_RDWR);
-    for (int fd = 0; fd < 3; fd++) {
+    for (int fd = 0; console >= 0 && fd < 3; fd++) {
         dup2(console, fd);
     }
     if (tcgetattr(0, &tty) == 0) {
@@ -200,7 +204,10 @@ int main(void)
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     report(!init);
-    while (init) {
+    if (!init) {
+        return 0;
+    }
+    for (;;) {
         if (fgets(order, sizeof(order), stdin)) {
             obey(order);
         } else {
@@ -208,5 +215,4 @@ int main(void)
             pause();
         }
     }
-    return 0;
 }

@@ -2,9 +2,9 @@
 """L0, L1 and L2 on this machine, and what becomes of L2.
 
 L0 is QEMU itself, as the hypervisor of a pseries machine; or Linux KVM HV on
-an emulated PowerNV machine, where L1 is a QEMU of its own.  L0 gives L1 a console that carries L1's kernel and the commands that the lab
-types into L1's shell, and two for each QEMU that runs L2: L2's console and
-the QMP monitor.
+an emulated PowerNV machine, where L1 is a QEMU of its own. L0 gives L1 a
+console that carries L1's kernel and the commands that the lab types into L1's
+shell, and two for each QEMU that runs L2: L2's console and the QMP monitor.
 """
 
 import contextlib
@@ -42,11 +42,11 @@ POWERNV_GUEST = ',cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=
 # A kernel with 4 KiB pages cannot give the 64 KiB that the machine has by default
 L1_PAGES = {'4k': ',cap-hpt-max-page-size=4096', '64k': ''}
 # What QEMU prints of a vCPU after "kvm run failed"
-REGISTER_DUMP = re.compile(r'(NIP|MSR|HID0|TB|GPR\d+|CR|FPR\d+|FPSCR|SRR0|CTR|VRSAVE|XER|CFAR|LPCR|PTCR|DAR|SPRG\d|SDR1|'
-                           r'CIABR|HSRR0|PURR|PIDR|DSISR)\b| |$')
+REGISTER_DUMP = re.compile(r'(NIP|MSR|HID0|TB|GPR\d+|CR|FPR\d+|FPSCR|SRR0|CTR|VRSAVE|XER|CFAR|LPCR|PTCR|DAR|SPRG\d|'
+                           r'SDR1|CIABR|HSRR0|PURR|PIDR|DSISR)\b| |$')
 # What QEMU says of any nested guest on such a host, limited or not
-NOISE = re.compile(r'(-accel kvm: )?warning: (Many guests require at least 64kiB|kernel_irqchip allowed but unavailable|'
-                   r'Number of \w+ cpus requested)|'
+NOISE = re.compile(r'(-accel kvm: )?warning: (Many guests require at least 64kiB|kernel_irqchip allowed but '
+                   r'unavailable|Number of \w+ cpus requested)|'
                    r'Falling back to kernel-irqchip=off')
 L2_TRACE = 'spapr_cas_pvr'
 WIDE_ELEMENTS = "couldn't set guest wide elements"
@@ -98,7 +98,7 @@ class Stack:
         self.config, self.progress, self.log = config, progress, log
         self.sockets, self.pending, self.listeners = {}, [], []
         self.selector = selectors.DefaultSelector()
-        self.process = self.started = self.deadline = None
+        self.process = self.started = self.deadline = self.kernel = self.l0 = None
 
     def __enter__(self):
         config = self.config
@@ -110,7 +110,7 @@ class Stack:
             consoles, attach = ('l0', *CONSOLES), powernv_console
         else:
             command = [*l0_command(config.l0), '-accel', 'tcg', *l1_options(config, self.kernel.vmlinux, initrd)]
-            consoles, attach = CONSOLES, lambda name: ['-serial', f'chardev:{name}']
+            consoles, attach = CONSOLES, pseries_console
         command += ['-no-reboot']
         self.l0 = command
         with starting:
@@ -211,9 +211,13 @@ def powernv_command(config, kernel, initrd):
     """The machine that Linux as L0 runs on, with its default PCI host bridges."""
     root = parts.powernv_root(config.l0_stack)
     return [*emulator_command(root), '-machine', config.l0_stack, '-cpu', config.host, '-accel', 'tcg', '-smp', '1',
-            '-m', '4G', '-no-user-config', '-display', 'none', '-net', 'none', '-monitor', 'none', '-kernel', str(kernel.vmlinux),
-            '-initrd', str(initrd), '-append', L1_COMMAND_LINE + L0_NEEDS[config.l0],
+            '-m', '4G', '-no-user-config', '-display', 'none', '-net', 'none', '-monitor', 'none',
+            '-kernel', str(kernel.vmlinux), '-initrd', str(initrd), '-append', L1_COMMAND_LINE + L0_NEEDS[config.l0],
             '-device', f'virtio-serial-pci,bus=pcie.0,max_ports={len(CONSOLES) + 1}']
+
+
+def pseries_console(name):
+    return ['-serial', f'chardev:{name}']
 
 
 def powernv_console(name):
