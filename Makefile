@@ -14,7 +14,7 @@ ninja = PYTHONPATH="$$($(python) scripts/parts.py meson)" ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check bisect-check kvm tcg kvm-ubsan kvm-link unit fuzz bench matrix series deb-source clean
+.PHONY: help boot check bisect-check docs kvm tcg kvm-ubsan kvm-link unit fuzz bench matrix series deb-source clean
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
@@ -24,6 +24,7 @@ help:
 	@echo 'make fuzz      random hosts and guests (SECONDS=600 SEED=1)'
 	@echo 'make series    the mail-ready patches, in build/series'
 	@echo 'make bisect-check  build every commit of the series by itself'
+	@echo 'make docs      QEMU'\''s manual with our page, in build/docs'
 	@echo 'make deb-source  Debian'\''s source package with the series, in build/deb-source'
 	@echo 'make kvm       build the ppc64le QEMU with KVM'
 	@echo 'make tcg       build the QEMU of this machine, with TCG'
@@ -71,6 +72,9 @@ series:
 # Every commit by itself, both ways
 bisect-check: $(home)/.ready
 	@scripts/bisect-check
+
+docs: $(home)/.ready
+	@scripts/docs
 
 # SUITE=trixie|sid
 deb-source:
