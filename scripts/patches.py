@@ -78,6 +78,13 @@ def queue():
     return [Entry(path) for path in sorted((TOP / 'series').glob('*.patch'))]
 
 
+def function_of(line):
+    """The function that an @@ LINE names: its parameters can differ from base to base."""
+    text = line.split('@@', 2)[2].strip()
+    call = re.search(r'(\w+)\(', text)
+    return call[1] if call else text
+
+
 def functions(diff):
     """{file: [function of each hunk's @@ line, repeats folded]}, C files only."""
     found, name = {}, None
@@ -85,7 +92,7 @@ def functions(diff):
         if line.startswith('+++ b/'):
             name = line[6:]
         elif line.startswith('@@ ') and name and name.endswith(('.c', '.h')):
-            found.setdefault(name, []).append(line.split('@@', 2)[2].strip())
+            found.setdefault(name, []).append(function_of(line))
     return {name: [func for func, _ in itertools.groupby(hunks)] for name, hunks in found.items()}
 
 
