@@ -14,7 +14,7 @@ ninja = PYTHONPATH="$$($(python) scripts/parts.py meson)" ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check bisect-check docs kvm tcg kvm-ubsan kvm-link unit fuzz bench matrix series deb-source clean
+.PHONY: help boot check bisect-check check-docs docs kvm tcg kvm-ubsan kvm-link unit fuzz bench matrix series deb-source clean
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
@@ -24,6 +24,7 @@ help:
 	@echo 'make fuzz      random hosts and guests (SECONDS=600 SEED=1)'
 	@echo 'make series    the mail-ready patches, in build/series'
 	@echo 'make bisect-check  build every commit of the series by itself'
+	@echo 'make check-docs  run every command that a document shows'
 	@echo 'make docs      QEMU'\''s manual with our page, in build/docs'
 	@echo 'make deb-source  Debian'\''s source package with the series, in build/deb-source'
 	@echo 'make kvm       build the ppc64le QEMU with KVM'
@@ -75,6 +76,10 @@ bisect-check: $(home)/.ready
 
 docs: $(home)/.ready
 	@scripts/docs
+
+# Minutes: it builds a source package and boots all kinds of guests
+check-docs: kvm tcg kvm-ubsan
+	@scripts/check-docs
 
 # SUITE=trixie|sid
 deb-source:
