@@ -18,6 +18,8 @@ BRANCH = 'host-compat'
 BASE_REF = 'refs/worktree/host-compat-base'
 # The last commit that graft itself left: what differs was edited there.
 LAID_REF = 'refs/worktree/host-compat-laid'
+# What a target/ppc/kvm.c names that has upstream's own version
+UPSTREAM = 'KVM_CAP_PPC_COMPAT_CAPS'
 COVER_SUBJECT = 'ppc: hold guests inside the CPU modes that a KVM host really has'
 
 
@@ -140,6 +142,24 @@ def lay(tree, base, entries):
             commit = apply_entry(tree, entry, commit, pathlib.Path(scratch, 'index'),
                                  f'{seconds + number} +0000')
     return commit
+
+
+def has_upstream(tree, base):
+    """Whether BASE asks the kernel by itself: upstream's own version of this series."""
+    return bool(tree.git('grep', '-l', UPSTREAM, base, '--', 'target/ppc/kvm.c', check=False).stdout)
+
+
+def still_adds(tree, base, entries):
+    """(entry, why it cannot be laid on BASE or None) of each entry, those that can be being laid in turn."""
+    found, commit, when = [], base, tree.git('show', '-s', '--format=%ct +0000', base).strip()
+    with tempfile.TemporaryDirectory() as scratch:
+        for entry in entries:
+            try:
+                commit = apply_entry(tree, entry, commit, pathlib.Path(scratch, 'index'), when)
+                found.append((entry, None))
+            except Error as e:
+                found.append((entry, str(e)))
+    return found
 
 
 def cover_text():
