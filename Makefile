@@ -14,7 +14,7 @@ ninja = PYTHONPATH="$$($(python) scripts/parts.py meson)" ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check bisect-check check-docs docs kvm tcg kvm-ubsan kvm-link unit fuzz bench matrix series deb-source clean
+.PHONY: help boot check check-bases bisect-check check-docs docs kvm tcg kvm-ubsan kvm-link unit fuzz bench matrix series deb-source clean
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
@@ -23,6 +23,7 @@ help:
 	@echo 'make bench     what a change of mode costs, patched beside unpatched'
 	@echo 'make fuzz      random hosts and guests (SECONDS=600 SEED=1)'
 	@echo 'make series    the mail-ready patches, in build/series'
+	@echo 'make check-bases  build on every base, and compare QEMU'\''s own tests'
 	@echo 'make bisect-check  build every commit of the series by itself'
 	@echo 'make check-docs  run every command that a document shows'
 	@echo 'make docs      QEMU'\''s manual with our page, in build/docs'
@@ -69,6 +70,10 @@ matrix: $(home)/.ready
 # BASE=..., VERSION=vN, RFC=1
 series:
 	@scripts/series $(if $(VERSION),--version $(VERSION)) $(if $(RFC),--rfc)
+
+# BASES="trixie sid PATH"
+check-bases:
+	@scripts/check-bases $(BASES)
 
 # Every commit by itself, both ways
 bisect-check: $(home)/.ready
