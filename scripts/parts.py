@@ -59,6 +59,12 @@ def emulator_root():
         BUILD / 'roots' / f'{EMULATOR_SUITE}-amd64', ['qemu-system-ppc', 'qemu-system-data'], skip=UNUSED)
 
 
+def emulator_command(root):
+    """Debian's qemu-system-ppc64 below ROOT, with its own libraries and loader."""
+    return [str(root / 'usr/lib64/ld-linux-x86-64.so.2'), '--library-path', str(root / 'usr/lib/x86_64-linux-gnu'),
+            str(root / 'usr/bin/qemu-system-ppc64'), '-L', str(root / 'usr/share/qemu')]
+
+
 def powernv_root(machine):
     """amd64: a qemu-system-ppc64 that has MACHINE, powernv10 or powernv11."""
     if machine == 'powernv10':

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import selectors
+import shlex
 import signal
 import socket
 import subprocess
@@ -184,18 +185,12 @@ class Stack:
         self.send('l1', command)
 
 
-def emulator_command(root):
-    """Debian's qemu-system-ppc64 below ROOT, with its own libraries and loader."""
-    return [str(root / 'usr/lib64/ld-linux-x86-64.so.2'), '--library-path', str(root / 'usr/lib/x86_64-linux-gnu'),
-            str(root / 'usr/bin/qemu-system-ppc64'), '-L', str(root / 'usr/share/qemu')]
-
-
 def l0_command(which):
     """L0's QEMU: ours, or Debian's."""
     root = parts.emulator_root()
     if which == 'patched':
         return [str(parts.native_qemu()), '-L', str(root / 'usr/share/qemu')]
-    return emulator_command(root)
+    return parts.emulator_command(root)
 
 
 def l1_options(config, kernel, initrd):
@@ -210,8 +205,8 @@ def l1_options(config, kernel, initrd):
 def powernv_command(config, kernel, initrd):
     """The machine that Linux as L0 runs on, with its default PCI host bridges."""
     root = parts.powernv_root(config.l0_stack)
-    return [*emulator_command(root), '-machine', config.l0_stack, '-cpu', config.host, '-accel', 'tcg', '-smp', '1',
-            '-m', '4G', '-no-user-config', '-display', 'none', '-net', 'none', '-monitor', 'none',
+    return [*parts.emulator_command(root), '-machine', config.l0_stack, '-cpu', config.host, '-accel', 'tcg',
+            '-smp', '1', '-m', '4G', '-no-user-config', '-display', 'none', '-net', 'none', '-monitor', 'none',
             '-kernel', str(kernel.vmlinux), '-initrd', str(initrd), '-append', L1_COMMAND_LINE + L0_NEEDS[config.l0],
             '-device', f'virtio-serial-pci,bus=pcie.0,max_ports={len(CONSOLES) + 1}']
 
@@ -231,12 +226,7 @@ def l1_command(config):
              *l1_options(config, '/l1/vmlinux', '/l1/initrd')]
     for number, name in enumerate(CONSOLES, 1):
         words += ['-chardev', f'serial,id={name},path=/dev/hvc{number}', '-serial', f'chardev:{name}']
-    return quote(words)
-
-
-def quote(words):
-    """WORDS for a shell."""
-    return ' '.join("'" + word.replace("'", "'\\''") + "'" for word in words)
+    return shlex.join(words)
 
 
 class Report:
@@ -302,7 +292,7 @@ def l2_command(config, console, monitor, extra):
         '-chardev', f'serial,id=qmp,path=/dev/hvc{CONSOLES.index(monitor)}', '-mon', 'chardev=qmp,mode=control',
         '-blockdev', 'qcow2,node-name=disk,file.driver=file,file.filename=/l2/disk',
         '-trace', L2_TRACE, '-kernel', '/l2/vmlinux', '-initrd', '/l2/initrd', '-append', L2_COMMAND_LINE, *extra]
-    return quote(words)
+    return shlex.join(words)
 
 
 class Guest:
