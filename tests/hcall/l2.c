@@ -3,12 +3,16 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * For each case it enters the guest once, by the nested PAPR API, and prints
- * why the guest left and what else the case shows: "RUN CASE TRAP VALUE".
+ * For each case from FIRST on it enters the guest once, by the nested PAPR API,
+ * and prints why the guest left and what else the case shows: "RUN CASE TRAP
+ * VALUE".  Before it all it enters one whose time ends, so that HDEC is one
+ * that has expired.
  */
 
 #include "partition.h"
 
+#define H_CPPR                  0x068
+#define H_IPI                   0x06c
 #define H_GUEST_CREATE_VCPU     0x474
 #define H_GUEST_RUN_VCPU        0x480
 
@@ -185,13 +189,18 @@ static const struct {
     uint64_t msr;
     uint64_t lpcr;
     uint16_t shown;
+    /* 0: the interrupt that the partition itself has pending is held back */
+    uint8_t cppr;
+    bool late;
 } cases[] = {
-    { "nothing", spin, MSR_EE, 0, GPR3 },
-    { "mediated", spin, MSR_EE, LPCR_MER, GPR3 },
-    { "masked", spin, 0, LPCR_MER, GPR3 },
-    { "unmasked", enable, 0, LPCR_MER, GPR3 },
-    { "unchanged", change, 0, 0, HDSISR },
-    { "unreferenced", spin, MSR_IR, 0, HDSISR },
+    { "nothing", spin, MSR_EE, 0, GPR3, 0, false },
+    { "late", spin, MSR_EE, 0, GPR3, 0, true },
+    { "mediated", spin, MSR_EE, LPCR_MER, GPR3, 0, false },
+    { "masked", spin, 0, LPCR_MER, GPR3, 0, false },
+    { "unmasked", enable, 0, LPCR_MER, GPR3, 0, false },
+    { "external", spin, MSR_EE, LPCR_MER, GPR3, 0xff, false },
+    { "unchanged", change, 0, 0, HDSISR, 0, false },
+    { "unreferenced", spin, MSR_IR, 0, HDSISR, 0, false },
 };
 
 /* Does the decrementer still expire when it was told to? */
@@ -208,22 +217,33 @@ static void check_decrementer(uint64_t expiry)
     put_text(now - expiry + RUN_TICKS < 2 * RUN_TICKS ? "kept\n" : "lost\n");
 }
 
+/* Enters the guest; returns why it left */
+static uint64_t run_vcpu(size_t number, uint64_t now)
+{
+    add_one(NIA, (uintptr_t)cases[number].code);
+    add_one(MSR, MSR_SF | cases[number].msr);
+    add_one(LPCR, LPCR_LD | cases[number].lpcr);
+    add_one(DEC_EXPIRY, now + FAR_TICKS);
+    add_one(HDEC_EXPIRY, cases[number].late ? now - 1 : now + RUN_TICKS);
+    call_state(0, cases[number].name);
+    hcall(H_CPPR, cases[number].cppr, 0, 0, 0, 0);
+    hcall(H_GUEST_RUN_VCPU, 0, guest, 0, 0, 0);
+    return r4;
+}
+
 void partition(void)
 {
+    uint64_t now = timebase();
+
     guest = create_guest();
     map_memory();
     add_vcpu();
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        uint64_t now = timebase(), trap;
+    hcall(H_IPI, 0, 0, 0, 0, 0);
+    run_vcpu(0, now);
+    check_decrementer(now + FAR_TICKS);
+    for (size_t i = FIRST; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t trap = run_vcpu(i, timebase());
 
-        add_one(NIA, (uintptr_t)cases[i].code);
-        add_one(MSR, MSR_SF | cases[i].msr);
-        add_one(LPCR, LPCR_LD | cases[i].lpcr);
-        add_one(DEC_EXPIRY, now + FAR_TICKS);
-        add_one(HDEC_EXPIRY, now + RUN_TICKS);
-        call_state(0, cases[i].name);
-        hcall(H_GUEST_RUN_VCPU, 0, guest, 0, 0, 0);
-        trap = r4;
         put_text("RUN ");
         put_text(cases[i].name);
         put(' ');
@@ -231,9 +251,6 @@ void partition(void)
         put(' ');
         put_hex(find(&out, cases[i].shown));
         put('\n');
-        if (i == 0) {
-            check_decrementer(now + FAR_TICKS);
-        }
     }
     put_text("END\n");
 }

@@ -10,6 +10,7 @@
 #ifndef HCALL_PARTITION_H
 #define HCALL_PARTITION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
