@@ -108,6 +108,13 @@ def check_places(tree, entry, before, after):
                         'this base: give it more context, or adapt it')
 
 
+def carried(tree, entry, name):
+    """The blob of a file that ENTRY carries."""
+    if not (TOP / name).exists():
+        raise Error(f'series/{entry.path.name}: Carries: names {name}, which is not here')
+    return tree.git('hash-object', '-w', '--path', name, str(TOP / name)).strip()
+
+
 def apply_entry(tree, entry, parent, index, when):
     """Commit ENTRY on top of PARENT; returns the commit."""
     tree.git('read-tree', parent, index=index)
@@ -121,9 +128,11 @@ def apply_entry(tree, entry, parent, index, when):
             raise Error(f'series/{entry.path.name}: {where} does not apply to this base: adapt the '
                         'entry, or graft a base that it fits')
     for name in entry.carries:
-        if not (TOP / name).exists():
-            raise Error(f'series/{entry.path.name}: Carries: names {name}, which is not here')
-        blob = tree.git('hash-object', '-w', '--path', name, str(TOP / name)).strip()
+        blob = carried(tree, entry, name)
+        there = tree.git('ls-files', '-s', '--', name, index=index).split()
+        if there and there[1] != blob:
+            raise Error(f'series/{entry.path.name}: {name} is in this base already, and not as here: adapt the '
+                        'entry, or graft a base that it fits')
         tree.git('update-index', '--add', '--cacheinfo', f'100644,{blob},{name}', index=index)
     new = tree.git('write-tree', index=index).strip()
     date = {'GIT_AUTHOR_DATE': when, 'GIT_COMMITTER_DATE': when}
@@ -149,16 +158,28 @@ def has_upstream(tree, base):
     return bool(tree.git('grep', '-l', UPSTREAM, base, '--', 'target/ppc/kvm.c', check=False).stdout)
 
 
+def is_there(tree, entry, commit, index):
+    """Whether COMMIT has all of ENTRY, which does not apply to it: it could be taken back."""
+    tree.git('read-tree', commit, index=index)
+    for name in entry.carries:
+        if tree.git('ls-files', '-s', '--', name, index=index).split()[1:2] != [carried(tree, entry, name)]:
+            return False
+    return not entry.diff.strip() or not tree.git(
+        'apply', '--cached', '--check', '-R', '--recount', '-', index=index, data=entry.diff, check=False).returncode
+
+
 def still_adds(tree, base, entries):
-    """(entry, why it cannot be laid on BASE or None) of each entry, those that can be being laid in turn."""
+    """(entry, 'there', 'adds' or 'adapt') of each entry, those that add something being laid in turn."""
     found, commit, when = [], base, tree.git('show', '-s', '--format=%ct +0000', base).strip()
     with tempfile.TemporaryDirectory() as scratch:
+        index = pathlib.Path(scratch, 'index')
         for entry in entries:
+            # first whether it applies: lines that an entry removes could be put back anywhere
             try:
-                commit = apply_entry(tree, entry, commit, pathlib.Path(scratch, 'index'), when)
-                found.append((entry, None))
-            except Error as e:
-                found.append((entry, str(e)))
+                commit = apply_entry(tree, entry, commit, index, when)
+                found.append((entry, 'adds'))
+            except Error:
+                found.append((entry, 'there' if is_there(tree, entry, commit, index) else 'adapt'))
     return found
 
 
