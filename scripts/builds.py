@@ -13,6 +13,8 @@ COMMON = ['--without-default-features', '--enable-fdt=system', '--disable-docs',
           '--disable-user', '--disable-download', '--disable-install-blobs', '--enable-trace-backends=log',
           '--disable-werror', '--disable-debug-info', '--python=/usr/bin/python3',
           '--without-default-devices', f'--with-devices-ppc64={parts.DEVICES.stem}']
+# What the builds of the series have to give
+TARGETS = {'kvm': ['qemu-system-ppc64', 'qemu-system-ppc'], 'tcg': ['qemu-system-ppc64']}
 # The 32-bit target only has to link: target/ppc/kvm.c is in both.
 KVM = ['--target-list=ppc64-softmmu,ppc-softmmu', '--enable-kvm', '--disable-tcg',
        '--cross-prefix=powerpc64le-linux-gnu-', '--cc=ccache powerpc64le-linux-gnu-gcc']
@@ -61,6 +63,15 @@ def configure(name, options, extra_env, home=None):
         raise Error(f"QEMU's configure failed for {name} ({'; '.join(words)}): see "
                     f'{(place / "configure.log").relative_to(TOP)}')
     stamp.write_text(wanted)
+
+
+def in_build(words):
+    """Run WORDS as QEMU's build wants it; the last lines become the error."""
+    env = dict(os.environ, PYTHONPATH=parts.meson_path(), CCACHE_BASEDIR=str(TOP), CCACHE_NOHASHDIR='1')
+    done = subprocess.run(words, env=env, check=False, text=True, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise Error(' / '.join(line for line in done.stdout.splitlines()[-12:] if line.strip()))
 
 
 def builds(root):

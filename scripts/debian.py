@@ -139,19 +139,20 @@ class Suite:
         lines = self.apt('apt-cache', 'depends', '--important', package).splitlines()
         return [line.split()[-1] for line in lines if line.strip().startswith('Depends:')]
 
+    def source_versions(self, package):
+        """The versions of source PACKAGE that the suite lists, newest first."""
+        text = self.apt('apt-cache', 'showsrc', '--only-source', package)
+        found = {line.split()[1] for line in text.splitlines() if line.startswith('Version: ')}
+        if not found:
+            raise Error(f'{self.name} lists no source package {package}')
+        return sorted(found, key=functools.cmp_to_key(compare_versions), reverse=True)
+
     def source(self, package, where):
         """Download the newest source of PACKAGE that the mirror serves to WHERE; returns the .dsc.
 
         A mirror can list a version before it has it, and lists older ones, too.
         """
-        def versions():
-            text = self.apt('apt-cache', 'showsrc', '--only-source', package)
-            found = {line.split()[1] for line in text.splitlines() if line.startswith('Version: ')}
-            if not found:
-                raise Error(f'{self.name} lists no source package {package}')
-            return sorted(found, key=functools.cmp_to_key(compare_versions), reverse=True)
-
-        for version in self.fresh(versions):
+        for version in self.fresh(lambda: self.source_versions(package)):
             try:
                 self.apt('apt-get', 'source', '--download-only', f'{package}={version}', cwd=where)
                 return next(pathlib.Path(where).glob('*.dsc'))

@@ -48,6 +48,17 @@ class Tree:
         return self.git('show', f'{commit}:{path}')
 
 
+def worktree(tree, place, commit):
+    """A worktree of TREE in PLACE at COMMIT; files that do not change are not written."""
+    copy = Tree(place)
+    if not ((place / '.git').exists() and copy.tip('HEAD')):
+        shutil.rmtree(place.parent, ignore_errors=True)
+        tree.git('worktree', 'prune')
+        tree.git('worktree', 'add', '-q', '--force', '--detach', str(place), commit)
+    copy.git('checkout', '-q', '--force', '--detach', commit)
+    return copy
+
+
 def identity():
     """The caller's identity as git knows it here; a nameless one where it does not."""
     known = Tree(TOP).git('config', '--get-regexp', r'^user\.(name|email)$', check=False).stdout

@@ -41,6 +41,10 @@
 #define PTE_C                   0x080ULL
 #define PTE_RWX                 7ULL
 
+#ifndef FIRST
+#define FIRST                   0
+#endif
+
 #define GIB                     (1ULL << 30)
 #define RUN_TICKS               (1ULL << 25)
 #define FAR_TICKS               (1ULL << 40)
