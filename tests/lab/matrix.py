@@ -185,7 +185,7 @@ def readme(table):
     yield '| --- | --- | --- | --- | --- |'
     for row, runs in shown.values():
         mode = 'not limited' if row['compat'] == 'none' else f'in {row["compat"]} mode'
-        checks = ', L0 checks as PowerVM does' if row['l0'] == 'patched' else ''
+        checks = ', L0 checks as PowerVM does' if runs[0]['l2']['outcome'] == 'guest-wide-elements' else ''
         kernel = runs[0]['l1']['kernel'].split('-powerpc')[0]
         yield f'| {row["host"]} {mode}{checks} | {row["api"]} | {kernel} | ' + ' | '.join(map(in_words, runs)) + ' |'
 
