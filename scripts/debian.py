@@ -20,6 +20,8 @@ import sys
 TOP = pathlib.Path(__file__).resolve().parent.parent
 BUILD = TOP / 'build'
 KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
+# A mirror that is being brought up to date can have a suite whole under one of its names only
+OTHER_NAMES = {'bookworm': 'oldstable', 'trixie': 'stable', 'sid': 'unstable'}
 
 
 class Error(Exception):
@@ -106,15 +108,24 @@ class Suite:
         for part in ('lists/partial', 'cache/archives/partial'):
             (self.home / part).mkdir(parents=True, exist_ok=True)
         (self.home / 'status').touch()
-        (self.home / 'sources.list').write_text(''.join(
-            f'{kind} [signed-by={KEYRING}] {mirror()} {self.name} main\n'
-            for kind in ('deb', 'deb-src')))
         try:
-            self.apt('apt-get', 'update', '--error-on=any')
+            self._fetch_lists(self.name)
         except Error as e:
-            raise Error(f'cannot read the package lists of {self.name} ({e}): check the network and '
-                        "this machine's apt configuration, then run this again") from None
+            try:
+                self._fetch_lists(OTHER_NAMES[self.name])
+            except (Error, KeyError):
+                raise Error(f'cannot read the package lists of {self.name} ({e}): check the network and '
+                            "this machine's apt configuration, then run this again") from None
         (self.home / 'updated').touch()
+
+    def _fetch_lists(self, name):
+        """The lists of this suite from where the mirror has it as NAME."""
+        (self.home / 'sources.list').write_text(''.join(
+            f'{kind} [signed-by={KEYRING}] {mirror()} {name} main\n' for kind in ('deb', 'deb-src')))
+        self.apt('apt-get', 'update', '--error-on=any')
+        codenames = self.apt('apt-get', 'indextargets', '--format', '$(CODENAME)').split()
+        if set(codenames) != {self.name}:
+            raise Error(f'{name} is {", ".join(sorted(set(codenames)))} now')
 
     def fresh(self, fetch):
         """FETCH(); where the mirror has moved on since the lists were read, once more."""
