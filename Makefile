@@ -14,7 +14,8 @@ ninja = PYTHONPATH="$$($(python) scripts/parts.py meson)" ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check check-bases bisect-check check-docs docs kvm tcg kvm-ubsan kvm-link unit fuzz bench matrix series deb-source clean
+.PHONY: help boot check unit fuzz bench matrix clean kvm tcg kvm-ubsan kvm-link \
+        check-bases bisect-check check-docs docs series deb-source
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
@@ -34,7 +35,7 @@ help:
 
 # Everything that a build needs, and the series as it is now.
 $(home)/.ready: configure scripts/prepare scripts/builds.py scripts/graft scripts/debian.py \
-                scripts/parts.py $(queue)
+                scripts/parts.py scripts/patches.py $(queue)
 	./configure
 	@touch $@
 

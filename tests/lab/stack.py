@@ -27,7 +27,7 @@ from debian import Error, run as tool
 HOSTS = ('power9', 'power10', 'power11')
 MODES = ('power8', 'power9', 'power10', 'power11')
 APIS = {'v1': 'cap-nested-hv=on', 'v2': 'cap-nested-papr=on'}
-# Linux KVM HV as L0: its CPU, and how QEMU runs for it
+# The machines that Linux KVM HV runs on as L0, and their CPUs
 POWERNV = {'powernv10': 'power10', 'powernv11': 'power11'}
 # L1's /dev/hvc0 and on, and after its own those of Linux as L0; the last two
 # belong to the QEMU that L2 migrates to
@@ -38,7 +38,7 @@ L1_COMMAND_LINE = 'console=hvc0 quiet panic=-1'
 # Under an unpatched L0, an L2 stands still as soon as L1 clears reference bits
 L0_NEEDS = {'distro': ' damon_stat.enabled=0', 'patched': ''}
 L2_COMMAND_LINE = 'console=hvc0 quiet panic=-1'
-# An emulated PowerNV machine has no firmware that knows of any mitigation
+# The firmware of an emulated PowerNV machine names no mitigation that KVM could pass on
 POWERNV_GUEST = ',cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off'
 # A kernel with 4 KiB pages cannot give the 64 KiB that the machine has by default
 L1_PAGES = {'4k': ',cap-hpt-max-page-size=4096', '64k': ''}
