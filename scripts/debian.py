@@ -113,6 +113,7 @@ class Suite:
         except Error as e:
             try:
                 self._fetch_lists(OTHER_NAMES[self.name])
+                self._check_codename()
             except (Error, KeyError):
                 raise Error(f'cannot read the package lists of {self.name} ({e}): check the network and '
                             "this machine's apt configuration, then run this again") from None
@@ -123,9 +124,12 @@ class Suite:
         (self.home / 'sources.list').write_text(''.join(
             f'{kind} [signed-by={KEYRING}] {mirror()} {name} main\n' for kind in ('deb', 'deb-src')))
         self.apt('apt-get', 'update', '--error-on=any')
-        codenames = self.apt('apt-get', 'indextargets', '--format', '$(CODENAME)').split()
-        if set(codenames) != {self.name}:
-            raise Error(f'{name} is {", ".join(sorted(set(codenames)))} now')
+
+    def _check_codename(self):
+        """The other name of a suite goes to the next one with a release of Debian."""
+        codenames = set(self.apt('apt-get', 'indextargets', '--format', '$(CODENAME)').split())
+        if codenames != {self.name}:
+            raise Error(f'the lists are those of {", ".join(codenames)}')
 
     def fresh(self, fetch):
         """FETCH(); where the mirror has moved on since the lists were read, once more."""
