@@ -88,7 +88,7 @@ class Suite:
             'APT::Architecture': self.arch, 'APT::Architectures': self.arch,
             'APT::Install-Recommends': '0', 'APT::Sandbox::User': 'root',
             'Acquire::Languages': 'none', 'Acquire::Retries': '3',
-            'APT::Get::Assume-Yes': '1', 'Debug::NoLocking': '1',
+            'APT::Get::Assume-Yes': '1', 'APT::Get::List-Cleanup': '0', 'Debug::NoLocking': '1',
         }
         return run([tool, *(f'-o{key}={value}' for key, value in options.items()), *args], cwd=cwd)
 
@@ -108,6 +108,8 @@ class Suite:
         for part in ('lists/partial', 'cache/archives/partial'):
             (self.home / part).mkdir(parents=True, exist_ok=True)
         (self.home / 'status').touch()
+        sources = self.home / 'sources.list'
+        before = sources.read_text() if sources.exists() else ''
         try:
             self._fetch_lists(self.name)
         except Error as e:
@@ -115,6 +117,8 @@ class Suite:
                 self._fetch_lists(OTHER_NAMES[self.name])
                 self._check_codename()
             except (Error, KeyError):
+                # the lists that were read before are still there, and good
+                sources.write_text(before)
                 raise Error(f'cannot read the package lists of {self.name} ({e}): check the network and '
                             "this machine's apt configuration, then run this again") from None
         (self.home / 'updated').touch()
