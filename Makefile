@@ -94,9 +94,9 @@ deb-source:
 check: kvm tcg kvm-link kvm-ubsan unit
 	@$(meson) setup --reconfigure build/meson >build/meson.log || \
 	    { cat build/meson.log; exit 1; }
-	@$(meson) test -C build/meson --num-processes 2; \
-	    scripts/tally build/meson
-
+	@rm -f build/meson/meson-logs/testlog.json
+	@$(meson) test -C build/meson --num-processes 2; ended=$$?; \
+	    scripts/tally build/meson && exit $$ended
 
 clean:
 	rm -rf build
