@@ -3,7 +3,8 @@
 # The front door.  "make help" lists what there is to do.
 
 python = /usr/bin/python3
-home := $(shell $(python) scripts/parts.py home)
+# make 4.3 does not export to $(shell); without Python configure was never run
+home := $(if $(wildcard $(python)),$(shell BASE='$(BASE)' $(python) scripts/parts.py home),build/trixie)
 queue := $(wildcard series/*.patch hw/ppc/* include/hw/ppc/* target/ppc/* \
                     docs/system/ppc/* tests/unit/*)
 meson = PYTHONPATH="$$($(python) scripts/parts.py meson)" \
@@ -69,11 +70,11 @@ matrix: $(home)/.ready
 	@scripts/lab matrix --json build/matrix.json --html build/matrix.html
 
 # BASE=..., VERSION=vN, RFC=1
-series:
+series: $(home)/.ready
 	@scripts/series $(if $(VERSION),--version $(VERSION)) $(if $(RFC),--rfc)
 
 # BASES="trixie sid PATH"
-check-bases:
+check-bases: $(home)/.ready
 	@scripts/check-bases $(BASES)
 
 # Every commit by itself, both ways
@@ -88,7 +89,7 @@ check-docs: kvm tcg kvm-ubsan
 	@scripts/check-docs
 
 # SUITE=trixie|sid
-deb-source:
+deb-source: $(home)/.ready
 	@scripts/deb-source $(or $(SUITE),trixie)
 
 check: kvm tcg kvm-link kvm-ubsan unit
