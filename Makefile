@@ -44,7 +44,7 @@ kvm tcg: $(home)/.ready
 	@$(ninja) -C $(home)/$@ qemu-system-ppc64
 
 kvm-ubsan: $(home)/.ready
-	@scripts/prepare "$$(cat build/base)" $@
+	@scripts/prepare "$$($(python) scripts/parts.py base)" $@
 	@$(ninja) -C $(home)/$@ qemu-system-ppc64
 
 # target/ppc/kvm.c is in the 32-bit target, too, compat.c is not

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import pathlib
+import re
 import signal
 import struct
 import subprocess
@@ -17,6 +18,8 @@ import sys
 
 from debian import BUILD, TOP, Error, Suite, locked
 
+# Whose source packages can be a base; the first where none was chosen
+SUITES = ('trixie', 'sid')
 # A suite whose qemu-system-ppc64 has Power11 and both nested APIs, and whose
 # user-mode emulator has Power11.
 EMULATOR_SUITE = 'trixie'
@@ -31,26 +34,25 @@ DEVICES = pathlib.Path('configs/devices/ppc64-softmmu/host-compat.mak')
 def base():
     """The base to work on, a suite's name or a path: BASE, else what was last chosen."""
     chosen = BUILD / 'base'
-    return os.environ.get('BASE') or (chosen.read_text().strip() if chosen.exists() else 'trixie')
+    return os.environ.get('BASE') or (chosen.read_text().strip() if chosen.exists() else SUITES[0])
 
 
 def choose(name):
     """Make NAME the base, unless BASE says otherwise for the time being."""
     if not os.environ.get('BASE'):
         BUILD.mkdir(exist_ok=True)
-        path = pathlib.Path(name)
-        (BUILD / 'base').write_text(f'{path.resolve() if path.is_dir() else name}\n')
+        (BUILD / 'base').write_text(f'{name if name in SUITES else pathlib.Path(name).resolve()}\n')
 
 
 def base_suite():
     """The Debian suite whose own QEMU is the base's unpatched counterpart."""
-    return base() if base() in ('trixie', 'sid') else 'trixie'
+    return base() if base() in SUITES else SUITES[0]
 
 
 def home():
     """The folder of the base's grafted tree (src) and builds (kvm, tcg)."""
     name = base()
-    return BUILD / (name.strip('/').replace('/', '-') if '/' in name else name)
+    return BUILD / (name if name in SUITES else re.sub(r'[^\w.+]+', '-', str(pathlib.Path(name).resolve())).strip('-'))
 
 
 def emulator_root():
@@ -150,4 +152,4 @@ def empty_disk():
 
 if __name__ == '__main__':
     # for the Makefile
-    print({'home': lambda: home().relative_to(TOP), 'meson': meson_path}[sys.argv[1]]())
+    print({'base': base, 'home': lambda: home().relative_to(TOP), 'meson': meson_path}[sys.argv[1]]())
