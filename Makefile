@@ -36,7 +36,7 @@ help:
 
 # Everything that a build needs, and the series as it is now.
 $(home)/.ready: configure scripts/prepare scripts/builds.py scripts/graft scripts/debian.py \
-                scripts/parts.py scripts/patches.py $(queue)
+                scripts/parts.py scripts/patches.py tests/lab/pseries.mak series/. $(queue)
 	./configure
 	@touch $@
 

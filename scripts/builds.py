@@ -46,14 +46,15 @@ def configure(name, options, extra_env, home=None):
     """Run QEMU's configure for build NAME beside HOME's src, unless it stands as asked."""
     home = home or parts.home()
     source, place = home / 'src', home / name
-    wanted = '\n'.join(options) + '\n'
+    devices = TOP / 'tests/lab/pseries.mak'
+    wanted = '\n'.join(options) + '\n' + devices.read_text()
     stamp = place / '.configured'
     if stamp.exists() and stamp.read_text() == wanted:
         return
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     say(f'{home.name}: configuring QEMU ({name})')
-    shutil.copyfile(TOP / 'tests/lab/pseries.mak', source / parts.DEVICES)
+    shutil.copyfile(devices, source / parts.DEVICES)
     env = dict(os.environ, **extra_env, PYTHONPATH=parts.meson_path())
     done = subprocess.run([source / 'configure', *options], cwd=place, env=env, check=False, text=True,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
