@@ -171,15 +171,17 @@ class Suite:
 
         A mirror can list a version before it has it, and lists older ones, too.
         """
-        for version in self.fresh(lambda: self.source_versions(package)):
-            try:
-                self.apt('apt-get', 'source', '--download-only', f'{package}={version}', cwd=where)
-                return next(pathlib.Path(where).glob('*.dsc'))
-            except Error:
-                say(f'{self.name}: the mirror lists {package} {version}, but does not have it')
-                for part in pathlib.Path(where).glob(f'{package}_*'):
-                    part.unlink()
-        raise Error(f'the mirror serves no source of {package} for {self.name}: try again later')
+        def fetch():
+            for version in self.source_versions(package):
+                try:
+                    self.apt('apt-get', 'source', '--download-only', f'{package}={version}', cwd=where)
+                    return next(pathlib.Path(where).glob('*.dsc'))
+                except Error:
+                    say(f'{self.name}: the mirror lists {package} {version}, but does not have it')
+                    for part in pathlib.Path(where).glob(f'{package}_*'):
+                        part.unlink()
+            raise Error(f'the mirror serves no source of {package} for {self.name}: try again later')
+        return self.fresh(fetch)
 
     def debs(self, packages, closure=True):
         """Download PACKAGES, with all that they depend on unless told otherwise.
