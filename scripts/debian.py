@@ -37,6 +37,13 @@ def locked(name):
         yield
 
 
+def takes_nothing(doc):
+    """End a script that has no arguments where it is given one: with its DOC."""
+    if sys.argv[1:]:
+        print(doc)
+        sys.exit(0 if sys.argv[1:] in (['-h'], ['--help']) else 2)
+
+
 def say(text):
     clear = '\r\033[K' if sys.stderr.isatty() else ''
     print(clear + text, file=sys.stderr, flush=True)
