@@ -24,7 +24,11 @@ COVER_SUBJECT = 'ppc: hold guests inside the CPU modes that a KVM host really ha
 
 
 class Tree:
-    """A git work tree, and commits made in it without touching its files."""
+    """A git work tree, and commits made in it without touching its files.
+
+    What is read from git's output comes from commands that know no settings of
+    the user's, such as diff-tree; no commit here is anybody's to sign.
+    """
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
@@ -33,8 +37,8 @@ class Tree:
         env = dict(os.environ, LC_ALL='C', **(extra or {}))
         if index:
             env['GIT_INDEX_FILE'] = str(index)
-        done = subprocess.run(['git', '-C', self.path, *args], input=data, env=env, check=False,
-                              stdin=None if data is not None else subprocess.DEVNULL,
+        done = subprocess.run(['git', '-c', 'commit.gpgSign=false', '-C', self.path, *args], input=data, env=env,
+                              check=False, stdin=None if data is not None else subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if check and done.returncode:
             words = done.stderr.strip().splitlines() or [f'git {args[0]} failed']
@@ -111,7 +115,7 @@ def functions(diff):
 
 def check_places(tree, entry, before, after):
     """Every hunk must be in the function that its @@ line names."""
-    landed = functions(tree.git('diff', '-U1', before, after, '--', *functions(entry.diff)))
+    landed = functions(tree.git('diff-tree', '-p', '-U1', before, after, '--', *functions(entry.diff)))
     for name, wanted in functions(entry.diff).items():
         if landed.get(name) != wanted:
             odd = next((w for w in wanted if w not in landed.get(name, [])), wanted[-1])
@@ -170,6 +174,11 @@ def has_upstream(tree, base):
 
 
 def is_there(tree, entry, commit, index):
+def says(tree, tip):
+    """The messages and trees of the commits up to TIP, whoever committed them."""
+    return tree.git('log', '--format=%T %B', f'{BASE_REF}..{tip}')
+
+
     """Whether COMMIT has all of ENTRY, which does not apply to it: it could be taken back."""
     tree.git('read-tree', commit, index=index)
     for name in entry.carries:
@@ -205,8 +214,9 @@ def write_mails(tree, output, version=None, rfc=False):
     options = [f'--reroll-count={version}'] if version else []
     options += ['--rfc'] if rfc else []
     names = tree.git('-c', 'format.signOff=true', '-c', 'format.from=false', 'format-patch',
-                     '--cover-letter', '--no-base', '--diff-algorithm=histogram', *options,
-                     '-o', str(output), f'{BASE_REF}..HEAD', extra=identity()).split()
+                     '--cover-letter', '--no-base', '--src-prefix=a/', '--dst-prefix=b/',
+                     '--diff-algorithm=histogram', *options, '-o', str(output), f'{BASE_REF}..HEAD',
+                     extra=identity()).splitlines()
     cover = pathlib.Path(names[0])
     text = cover.read_text().replace('*** SUBJECT HERE ***', COVER_SUBJECT)
     cover.write_text(text.replace('*** BLURB HERE ***', cover_text()))
