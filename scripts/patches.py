@@ -72,6 +72,12 @@ def identity():
             for who in ('AUTHOR', 'COMMITTER') for what, value in user.items()}
 
 
+def need_identity():
+    for what in ('user.name', 'user.email'):
+        if not Tree(TOP).git('config', what, check=False).stdout.strip():
+            raise Error(f'git does not know who signs off: git config --global {what} ...')
+
+
 class Entry:
     """One file of series/: headers, message, hunks."""
 
@@ -168,17 +174,17 @@ def lay(tree, base, entries):
     return commit
 
 
+def says(tree, tip):
+    """The messages and trees of the commits up to TIP, whoever committed them."""
+    return tree.git('log', '--format=%T %B', f'{BASE_REF}..{tip}')
+
+
 def has_upstream(tree, base):
     """Whether BASE asks the kernel by itself: upstream's own version of this series."""
     return bool(tree.git('grep', '-l', UPSTREAM, base, '--', 'target/ppc/kvm.c', check=False).stdout)
 
 
 def is_there(tree, entry, commit, index):
-def says(tree, tip):
-    """The messages and trees of the commits up to TIP, whoever committed them."""
-    return tree.git('log', '--format=%T %B', f'{BASE_REF}..{tip}')
-
-
     """Whether COMMIT has all of ENTRY, which does not apply to it: it could be taken back."""
     tree.git('read-tree', commit, index=index)
     for name in entry.carries:
