@@ -5,7 +5,7 @@
 python = /usr/bin/python3
 # make 4.3 does not export to $(shell); without Python configure was never run
 home := $(if $(wildcard $(python)),$(shell BASE='$(BASE)' $(python) scripts/parts.py home),build/trixie)
-queue := $(wildcard series/*.patch hw/ppc/* include/hw/ppc/* target/ppc/* \
+queue := $(wildcard series/*/* series/*/. hw/ppc/* include/hw/ppc/* target/ppc/* \
                     docs/system/ppc/* tests/unit/*)
 meson = PYTHONPATH="$$($(python) scripts/parts.py meson)" \
         $(python) -m mesonbuild.mesonmain
