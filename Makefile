@@ -96,7 +96,7 @@ check: kvm tcg kvm-link kvm-ubsan unit
 	@$(meson) setup --reconfigure build/meson >build/meson.log || \
 	    { cat build/meson.log; exit 1; }
 	@rm -f build/meson/meson-logs/testlog.json
-	@$(meson) test -C build/meson --num-processes 2; ended=$$?; \
+	@QEMU_BUILDS='$(abspath $(home))' $(meson) test -C build/meson --num-processes 2; ended=$$?; \
 	    scripts/tally build/meson && exit $$ended
 
 clean:

@@ -125,7 +125,7 @@ class Topic:
     def __init__(self, folder):
         self.name, cover = folder.name, folder / 'cover.txt'
         if not cover.exists():
-            raise Error(f'series/{self.name} has no cover.txt: write one, with Subject: and Needs:, and what it is for')
+            raise Error(f'series/{self.name} has no cover.txt: write one, with Subject:, Needs: and what it is for')
         message = email.message_from_string(cover.read_text())
         self.subject, self.text = folded(message, 'Subject'), message.get_payload().strip()
         self.needs = [name for name in folded(message, 'Needs').split() if name != 'none']

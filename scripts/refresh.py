@@ -150,7 +150,8 @@ def write_topic(tree, folder, steps, known):
     texts = {}
     for number, step in enumerate(steps, 1):
         old = known.get(step.subject)
-        slug = old.slug if old else re.sub(r'[^a-z0-9]+', '-', step.subject.lower()).strip('-')[:52].strip('-') + '.patch'
+        words = re.sub(r'[^a-z0-9]+', '-', step.subject.lower()).strip('-')
+        slug = old.slug if old else f'{words[:52].strip("-")}.patch'
         texts[folder / f'{number:04}-{slug}'] = text_of(tree, step, old)
     for path in {*folder.glob('*.patch')} - {*texts}:
         path.unlink()
@@ -168,7 +169,7 @@ def write_carried(tree, root, steps, listed):
 
 
 def refresh(tree, folder=SERIES):
-    """Write the branch's commits, and uncommitted edits, back to FOLDER; returns how many entries there are."""
+    """Write the branch's commits, and uncommitted edits, back to FOLDER; returns how many commits."""
     if not (tree.path / '.git').exists():
         raise Error('there is no grafted tree yet: run scripts/graft first')
     base, topics = tree.tip(BASE_REF), queue(folder)
