@@ -68,6 +68,8 @@ def worktree(tree, place, commit):
         tree.git('worktree', 'prune')
         tree.git('worktree', 'add', '-q', '--force', '--detach', str(place), commit)
     copy.git('checkout', '-q', '--force', '--detach', commit)
+    # every worktree has its own
+    copy.git('update-ref', BASE_REF, tree.tip(BASE_REF))
     return copy
 
 
@@ -166,12 +168,13 @@ def queue(folder=SERIES):
     for topic in found.values():
         for name in topic.needs:
             if name not in found:
-                raise Error(f'series/{topic.name}/cover.txt: Needs: {name} is not a topic: there are {", ".join(found)}')
-    order, ready, laid = graphlib.TopologicalSorter({name: topic.needs for name, topic in found.items()}), [], []
+                raise Error(f'series/{topic.name}/cover.txt: {name} is not a topic: there are {", ".join(found)}')
+    order = graphlib.TopologicalSorter({name: topic.needs for name, topic in found.items()})
     try:
         order.prepare()
     except graphlib.CycleError as e:
         raise Error(f'series/: topics need each other in a circle: {", ".join(reversed(e.args[1]))}') from None
+    ready, laid = [], []
     while order:
         ready = sorted([*ready, *order.get_ready()])
         laid.append(ready.pop(0))

@@ -96,8 +96,8 @@ def fold(tree, commits, names):
         touching = [i for i, commit in enumerate(commits) if tree.git(
             'diff', '--name-only', f'{commit}^', commit, '--', name).strip()]
         if not touching:
-            raise Error(f'no entry touches {name}: commit the edit in {os.path.relpath(tree.path, TOP)}, where it becomes an entry of its '
-                        'own, then refresh again')
+            raise Error(f'no entry touches {name}: commit the edit in {os.path.relpath(tree.path, TOP)}, where it '
+                        'becomes an entry of its own, then refresh again')
         places[name] = touching[-1]
     return places
 
