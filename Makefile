@@ -5,7 +5,7 @@
 python = /usr/bin/python3
 # make 4.3 does not export to $(shell); without Python configure was never run
 home := $(if $(wildcard $(python)),$(shell BASE='$(BASE)' $(python) scripts/parts.py home),build/trixie)
-queue := $(wildcard series/*.patch hw/ppc/* include/hw/ppc/* target/ppc/* \
+queue := $(wildcard series/*/* series/*/. hw/ppc/* include/hw/ppc/* target/ppc/* \
                     docs/system/ppc/* tests/unit/*)
 meson = PYTHONPATH="$$($(python) scripts/parts.py meson)" \
         $(python) -m mesonbuild.mesonmain
@@ -16,7 +16,7 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 .PHONY: help boot check unit fuzz bench matrix clean kvm tcg kvm-ubsan kvm-link \
-        check-bases bisect-check check-docs docs series deb-source
+        check-bases bisect-check check-topics check-docs docs series deb-source
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
@@ -24,9 +24,10 @@ help:
 	@echo 'make matrix    every row of tests/lab/matrix.cfg; page in build/matrix.html'
 	@echo 'make bench     what a change of mode costs, patched beside unpatched'
 	@echo 'make fuzz      random hosts and guests (SECONDS=600 SEED=1)'
-	@echo 'make series    the mail-ready patches, in build/series'
+	@echo 'make series    the mail-ready patches, in build/series (TOPIC=host-compat)'
 	@echo 'make check-bases  build on every base, and compare QEMU'\''s own tests'
 	@echo 'make bisect-check  build every commit of the series by itself'
+	@echo 'make check-topics  build and test each topic with only what it needs'
 	@echo 'make check-docs  run every command that a document shows'
 	@echo 'make docs      QEMU'\''s manual with our page, in build/docs'
 	@echo 'make deb-source  Debian'\''s source package with the series, in build/deb-source'
@@ -69,9 +70,9 @@ bench: kvm
 matrix: $(home)/.ready
 	@scripts/lab matrix --json build/matrix.json --html build/matrix.html
 
-# BASE=..., VERSION=vN, RFC=1
+# BASE=..., TOPIC=NAME, VERSION=vN, RFC=1
 series: $(home)/.ready
-	@scripts/series $(if $(VERSION),--version $(VERSION)) $(if $(RFC),--rfc)
+	@scripts/series $(if $(TOPIC),--topic $(TOPIC)) $(if $(VERSION),--version $(VERSION)) $(if $(RFC),--rfc)
 
 # BASES="trixie sid PATH"
 check-bases: $(home)/.ready
@@ -80,6 +81,10 @@ check-bases: $(home)/.ready
 # Every commit by itself, both ways
 bisect-check: $(home)/.ready
 	@scripts/bisect-check
+
+# Every topic with what it needs, both ways; TOPIC=NAME
+check-topics: $(home)/.ready
+	@scripts/check-topics $(if $(TOPIC),--topic $(TOPIC))
 
 docs: $(home)/.ready
 	@scripts/docs
@@ -96,7 +101,7 @@ check: kvm tcg kvm-link kvm-ubsan unit
 	@$(meson) setup --reconfigure build/meson >build/meson.log || \
 	    { cat build/meson.log; exit 1; }
 	@rm -f build/meson/meson-logs/testlog.json
-	@$(meson) test -C build/meson --num-processes 2; ended=$$?; \
+	@QEMU_BUILDS='$(abspath $(home))' $(meson) test -C build/meson --num-processes 2; ended=$$?; \
 	    scripts/tally build/meson && exit $$ended
 
 clean:

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 
 import parts
-from debian import BUILD, TOP, Error, Suite, say
+from debian import BUILD, TOP, Error, Suite, run, say
+from patches import BASE_REF, worktree
 
 COMMON = ['--without-default-features', '--enable-fdt=system', '--disable-docs', '--disable-tools',
           '--disable-user', '--disable-download', '--disable-install-blobs', '--enable-trace-backends=log',
@@ -85,3 +86,23 @@ def builds(root):
         'kvm-ubsan': (kvm + ['--enable-ubsan', f'--extra-ldflags={runtime}'], cross_env(root)),
         'tcg': (COMMON + TCG, {}),
     }
+
+
+def prepared(tree, home, commit, *options):
+    """A worktree of TREE at COMMIT in HOME, and what the builds of the series are configured with beside it."""
+    copy = worktree(tree, home / 'src', commit)
+    for name in TARGETS:
+        own, env = builds(sysroot())[name]
+        configure(name, [*own, *options], env, home)
+    return copy
+
+
+def build(copy):
+    """Build the commit that COPY is at, and run the unit tests that the series has brought; the words for it."""
+    tests = [name[:-2] for name in copy.git('diff', '--name-only', '--diff-filter=A', BASE_REF, 'HEAD', '--',
+                                            'tests/unit/test-*.c').split()]
+    for name, targets in TARGETS.items():
+        in_build(['ninja', '-C', copy.path.parent / name, *targets, *(tests if name == 'tcg' else ())])
+    for test in tests:
+        run([str(copy.path.parent / 'tcg' / test)])
+    return f'builds ({", ".join(TARGETS)})' + (', unit tests' if tests else '')

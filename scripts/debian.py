@@ -8,6 +8,7 @@ is the one that the machine's apt configuration names; apt checks every
 signature on the way.
 """
 
+import argparse
 import contextlib
 import fcntl
 import functools
@@ -35,6 +36,13 @@ def locked(name):
     with open(BUILD / f'{name}.lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for a mistake, exit code 2."""
+
+    def error(self, message):
+        self.exit(2, f'{self.prog}: {message}\n')
 
 
 def takes_nothing(doc):

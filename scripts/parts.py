@@ -117,9 +117,14 @@ def build(target):
 
 @functools.cache
 def built(target):
-    """The qemu-system-ppc64 of one of our builds, up to date."""
-    build(target)
-    return home() / target / 'qemu-system-ppc64'
+    """The qemu-system-ppc64 of one of our builds: that in QEMU_BUILDS as it is, else ours, up to date."""
+    builds = os.environ.get('QEMU_BUILDS')
+    if not builds:
+        build(target)
+    path = pathlib.Path(builds or home(), target, 'qemu-system-ppc64')
+    if not path.exists():
+        raise Error(f'QEMU_BUILDS={builds} has no {target}/qemu-system-ppc64: build it there, or unset QEMU_BUILDS')
+    return path
 
 
 def patched_qemu():

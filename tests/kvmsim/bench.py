@@ -16,6 +16,7 @@ SIZES = {1: ('1', 256), 8: ('8', 256), 64: ('64', 256), 512: ('512,threads=8', 5
 STANZA = '''
 [bench]
 title  = a change of mode
+topic  = host-compat
 row    = B15
 smp    = {smp}
 memory = {memory}

@@ -20,6 +20,7 @@ BAD_SIGNS = ('runtime error:', 'AddressSanitizer', 'Assertion', 'assertion faile
 STANZA = '''
 [seed-{seed}]
 title = random
+topic = host-compat
 row = B8
 host = {host}
 mode = {mode}

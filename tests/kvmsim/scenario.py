@@ -2,12 +2,14 @@
 """The scenario files: reading them, and saying exactly where one is wrong."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import re
 import shlex
 
 import power
+from patches import queue
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROWS = [f'B{n}' for n in range(1, 19)]
@@ -133,6 +135,15 @@ def smp(text):
     return text
 
 
+@functools.cache
+def topics():
+    return tuple(queue())
+
+
+def topic(text):
+    return one_of(*topics())(text)
+
+
 def words_of(convert):
     def split(text):
         return [convert(part) for part in text.split()]
@@ -152,7 +163,7 @@ MACHINE_KEYS = {
     'firmware': (one_of('slof', 'vof'), 'slof'),
 }
 SCENARIO_KEYS = {
-    'title': (word, None), 'row': (words_of(one_of(*ROWS)), None), 'like': (word, None),
+    'title': (word, None), 'topic': (topic, None), 'row': (words_of(one_of(*ROWS)), None), 'like': (word, None),
     'each': (word, None), 'guest': (words_of(pvr_entry), 'raw power9 power10 power11'),
     'mmu': (one_of('radix', 'hash', 'old', 'no-vectors', 'no-vector-5'), 'radix'), 'steps': (word, None),
 }
@@ -230,6 +241,7 @@ class Scenario:
     name: str
     file: str
     title: str
+    topic: str
     rows: list
     guest: list
     mmu: str
@@ -259,7 +271,7 @@ def step_of(line, text):
 
 
 def stanzas(path, content):
-    """Yield (name, line, {key: (line, [(line, text)])}) for each stanza of a file."""
+    """Yield (name, line, {key: (line, [(line, text)])}) for what is above all stanzas (None), then for each."""
     name, at, keys, key = None, 0, {}, None
     for line, text in enumerate(content.splitlines(), 1):
         bare = text.strip()
@@ -270,13 +282,12 @@ def stanzas(path, content):
         if text[0].isspace() and key:
             keys[key][1].append((line, bare))
         elif head:
-            if name:
-                yield name, at, keys
+            yield name, at, keys
             name, at, keys, key = head.group(1), line, {}, None
-        elif pair and name and not text[0].isspace():
+        elif pair and (name or pair[1] == 'topic') and not text[0].isspace():
             key, value = pair.groups()
             if key in keys:
-                raise Mistake(f'{path}:{line}: expected {key} once in [{name}]')
+                raise Mistake(f'{path}:{line}: expected {key} once ' + (f'in [{name}]' if name else 'for all stanzas'))
             keys[key] = (line, [(line, value)] if value else [])
         else:
             raise Mistake(f'{path}:{line}: expected [NAME], KEY = VALUE or an indented line, '
@@ -323,7 +334,7 @@ def build(path, name, at, keys):
     for key, (line, _) in keys.items():
         if key not in known:
             raise Mistake(f'{path}:{line}: expected one of {", ".join(sorted(known))}, found "{key}"')
-    for key in ('title', 'row', 'steps'):
+    for key in ('title', 'topic', 'row', 'steps'):
         if not keys.get(key, (0, []))[1]:
             raise Mistake(f'{path}:{at}: expected [{name}] to have {key}')
     steps = []
@@ -336,7 +347,7 @@ def build(path, name, at, keys):
     target = any(step.target or step.verb == 'migrate' for step in steps)
     # the target is like the source, but for what is said of it
     to_keys = {**{f'to.{key}': value for key, value in keys.items() if key in MACHINE_KEYS}, **keys}
-    return Scenario(name, str(path), own['title'], own['row'], own['guest'], own['mmu'],
+    return Scenario(name, str(path), own['title'], own['topic'], own['row'], own['guest'], own['mmu'],
                     convert_keys(path, keys, MACHINE_KEYS),
                     convert_keys(path, to_keys, MACHINE_KEYS, 'to.') if target else None, steps)
 
@@ -352,7 +363,8 @@ def read(path):
 def parse(path, content):
     """The scenarios that CONTENT has, which stands in PATH."""
     raw, found = {}, {}
-    for name, at, keys in stanzas(path, content):
+    (_, _, for_all), *named = stanzas(path, content)
+    for name, at, keys in named:
         line, parts = keys.get('like', (0, None))
         if parts is not None:
             model = ' '.join(text for _, text in parts)
@@ -361,7 +373,7 @@ def parse(path, content):
                               f'found "{model}"')
             keys = {**raw[model], **keys}
         raw[name] = {key: value for key, value in keys.items() if key != 'each'}
-        for variant, filled in variants(path, name, keys):
+        for variant, filled in variants(path, name, {**for_all, **keys}):
             if variant in found:
                 raise Mistake(f'{path}:{at}: expected a new name, found [{variant}] again')
             found[variant] = build(path, variant, at, filled)
