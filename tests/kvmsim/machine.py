@@ -24,7 +24,7 @@ LIBRARY = BUILD / 'kvmsim' / 'libkvmsim.so'
 COMPILER = 'powerpc64le-linux-gnu-gcc'
 # Longer than anything here takes on a loaded machine: only a hang waits so long.
 PATIENCE = 300
-TRACE_LINE = re.compile(r'^(?:\d+@[\d.]+:)?((?:kvm_host_|spapr_host_|ppc_host_)\w+) (.*)$')
+TRACE_LINE = re.compile(r'^(?:\d+@[\d.]+:)?((?:kvm_host_|spapr_host_|ppc_host_|ppc_tb_)\w+) (.*)$')
 
 live = set()
 live_lock = threading.Lock()
