@@ -98,8 +98,3 @@ uint64_t l2_hdsisr(void)
 {
     return swap(hypervisor.hdsisr);
 }
-
-uint64_t l2_hfscr(void)
-{
-    return swap(hypervisor.hfscr);
-}

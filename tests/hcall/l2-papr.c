@@ -161,8 +161,3 @@ uint64_t l2_hdsisr(void)
 {
     return find(&out, HDSISR);
 }
-
-uint64_t l2_hfscr(void)
-{
-    return find(&out, HFSCR);
-}

@@ -65,13 +65,9 @@ __asm__(
     "   std     10, 0x100(9)\n"
     "spin:\n"
     "   b       spin\n"
-    "message:\n"
-    "   lis     9, 0x2800\n"
-    "   " MSGSNDP_9 "\n"
-    "   b       spin\n"
     ".previous\n");
 
-extern const char enable[], change[], spin[], message[];
+extern const char enable[], change[], spin[];
 
 static uint64_t roots[1 << 13] __attribute__((aligned(1 << 16)));
 static uint64_t pages[1 << 9] __attribute__((aligned(1 << 12)));
@@ -127,11 +123,6 @@ static uint64_t held(void)
     return l2_dpdes() | interrupted() << 4;
 }
 
-static uint64_t facility(void)
-{
-    return l2_hfscr() >> 56;
-}
-
 static uint64_t expiry;
 
 /* How long after it was to come does the decrementer expire? */
@@ -164,7 +155,6 @@ static const struct {
     { "doorbell", spin, MSR_EE, 0, l2_gpr3, LATER, SOON, NULL, 1 },
     { "held", spin, 0, 0, held, LATER, SOON, NULL, 1 },
     { "own", spin, MSR_EE, 0, interrupted, LATER, SOON, ring, 0 },
-    { "message", message, MSR_EE, 0, facility, LATER, SOON, NULL, 0 },
     { "unchanged", change, 0, 0, l2_hdsisr, LATER, SOON, NULL, 0 },
     { "unreferenced", spin, MSR_IR, 0, l2_hdsisr, LATER, SOON, NULL, 0 },
 };

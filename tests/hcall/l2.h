@@ -34,6 +34,5 @@ uint64_t l2_gpr3(void);
 uint64_t l2_dec(void);
 uint64_t l2_dpdes(void);
 uint64_t l2_hdsisr(void);
-uint64_t l2_hfscr(void);
 
 #endif
