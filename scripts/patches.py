@@ -196,6 +196,11 @@ def with_needs(topics, names):
     return [topic for topic in topics.values() if topic.name in wanted]
 
 
+def asked(topics, name):
+    """The topic called NAME; all where that is empty."""
+    return with_needs(topics, [name])[-1:] if name else [*topics.values()]
+
+
 def function_of(line):
     """The function that an @@ LINE names: its parameters can differ from base to base."""
     text = line.split('@@', 2)[2].strip()
