@@ -1,90 +1,72 @@
 /*
- * Refusing, by name, a CPU mode that the host does not have
+ * Refusing, by name, a CPU mode that the host does not allow
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/error-report.h"
 #include "cpu.h"
-#include "hw/qdev-core.h"
-#include "host-compat-check.h"
+#include "host-compat.h"
 #include "trace.h"
-
-char *ppc_host_compat_mode_name(uint32_t pvr)
-{
-    const char *name = ppc_compat_name(pvr ? pvr : ppc_host_compat()->cpu_pvr);
-
-    if (!name) {
-        return pvr ? g_strdup_printf("0x%08" PRIx32, pvr) : g_strdup("raw");
-    }
-    return g_strdup_printf("%s%s", pvr ? "" : "raw ", name);
-}
 
 char *ppc_host_compat_names(void)
 {
     GString *names = g_string_new(NULL);
-    uint32_t pvr = 0;
+    uint32_t pvr = UINT32_MAX;
 
-    if (!ppc_host_compat()->modes) {
-        g_string_assign(names, "not known");
+    if (!ppc_host_compat.modes) {
+        return g_strdup(ppc_host_compat.kvm_hv ? "not known" : "not limited");
     }
-    while ((pvr = ppc_host_compat_newer(pvr))) {
-        g_string_append_printf(names, "%s%s", names->len ? ", " : "",
-                               ppc_compat_name(pvr));
+    while ((pvr = ppc_host_compat_older(pvr))) {
+        g_string_prepend(names, names->len ? ", " : "");
+        g_string_prepend(names, ppc_compat_name(pvr));
     }
     return g_string_free(names, FALSE);
 }
 
 bool ppc_host_compat_check(uint32_t pvr, Error **errp)
 {
-    g_autofree char *asked = NULL;
     g_autofree char *names = NULL;
 
     if (ppc_host_compat_allows(pvr)) {
         return true;
     }
-    asked = ppc_host_compat_mode_name(pvr);
     names = ppc_host_compat_names();
-    trace_ppc_host_compat_refused(pvr, asked, names);
-    error_setg(errp, "this host does not let a guest run as %s, only as one of"
-               " its own modes (%s)", asked, names);
+    trace_ppc_host_compat_refused(pvr, ppc_compat_name(pvr), names);
+    error_setg(errp, "this host does not allow CPU mode %s, only %s",
+               ppc_compat_name(pvr), names);
     return false;
 }
 
-bool ppc_host_compat_check_property(const char *name, uint32_t pvr,
-                                    Error **errp)
+void ppc_host_compat_hint(Error *const *errp, uint32_t pvr)
+{
+    g_autofree char *names = ppc_host_compat_names();
+    uint32_t instead = ppc_host_compat_older(pvr);
+
+    if (!instead && ppc_host_compat.modes) {
+        instead = ppc_host_compat_older(UINT32_MAX);
+    }
+    error_append_hint(errp, "CPU modes of this host: %s.\n", names);
+    if (instead && instead != pvr) {
+        error_append_hint(errp, "Add max-cpu-compat=%s to -machine.\n",
+                          ppc_compat_name(instead));
+    }
+}
+
+void ppc_host_compat_limit(uint32_t *max_compat_pvr, Error **errp)
 {
     ERRP_GUARD();
 
-    if (!phase_check(PHASE_MACHINE_INITIALIZED) ||
-        ppc_host_compat_check(pvr, errp)) {
-        return true;
+    if (*max_compat_pvr) {
+        if (!ppc_host_compat_check(*max_compat_pvr, NULL)) {
+            error_setg(errp, "Cannot use max-cpu-compat=%s on this host",
+                       ppc_compat_name(*max_compat_pvr));
+            ppc_host_compat_hint(errp, *max_compat_pvr);
+        }
+    } else if (!ppc_host_compat_allows(0)) {
+        *max_compat_pvr = ppc_host_compat_older(UINT32_MAX);
+        trace_ppc_host_compat_limit(*max_compat_pvr,
+                                    ppc_compat_name(*max_compat_pvr));
     }
-    error_prepend(errp, "Cannot set %s to \"%s\": ", name,
-                  pvr ? ppc_compat_name(pvr) : "");
-    return false;
-}
-
-int ppc_host_compat_load_check(uint32_t pvr)
-{
-    Error *err = NULL;
-
-    if (ppc_host_compat_check(pvr, &err)) {
-        return 0;
-    }
-    error_prepend(&err, "Cannot load the state of a vCPU: ");
-    error_append_hint(&err, "Save or migrate the guest from a machine with"
-                      " max-cpu-compat set to a mode that both hosts have.\n");
-    error_report_err(err);
-    return -EINVAL;
-}
-
-bool ppc_host_compat_is_family(const char *name)
-{
-    uint32_t newest = ppc_host_compat_older(UINT32_MAX);
-
-    return ppc_host_compat_is_limited() &&
-           strcasecmp(name, ppc_compat_name(newest)) == 0;
 }

@@ -24,7 +24,7 @@ LIBRARY = BUILD / 'kvmsim' / 'libkvmsim.so'
 COMPILER = 'powerpc64le-linux-gnu-gcc'
 # Longer than anything here takes on a loaded machine: only a hang waits so long.
 PATIENCE = 300
-TRACE_LINE = re.compile(r'^(?:\d+@[\d.]+:)?((?:kvm_host_|spapr_host_|ppc_host_)\w+) (.*)$')
+TRACE_LINE = re.compile(r'^(?:\d+@[\d.]+:)?((?:kvm_host_|spapr_host_|ppc_host_|ppc_tb_)\w+) (.*)$')
 
 live = set()
 live_lock = threading.Lock()
@@ -154,7 +154,7 @@ class Machine:
 
     def __init__(self, qemu, settings, home, *, incoming=False, disk=None, trace=None):
         self.settings, self.home = settings, home
-        self.messages, self.traces, self.events = [], [], []
+        self.stderr, self.messages, self.traces, self.events = [], [], [], []
         self.replies, self.unmodelled = collections.deque(), []
         self.qmp, self.qmp_replies = b'', collections.deque()
         self.greeted = self.negotiated = False
@@ -198,7 +198,7 @@ class Machine:
                    '-smp', settings['smp'], '-m', f'{settings["memory"]}M',
                    '-nodefaults', '-display', 'none', '-qmp', 'stdio',
                    '-L', guest / 'usr/share/qemu',
-                   '-trace', 'kvm_host_c*', '-trace', '*_host_compat_*']
+                   '-trace', 'kvm_host_c*', '-trace', '*_host_compat_*', '-trace', 'ppc_tb_adjust']
         command += ['-incoming', 'defer'] if incoming else ['-S']
         if disk:
             if not disk.exists():
@@ -242,6 +242,7 @@ class Machine:
         *lines, self.stderr_rest = (self.stderr_rest + data).split(b'\n')
         for line in lines:
             text = line.decode(errors='replace')
+            self.stderr.append(text)
             trace = TRACE_LINE.match(text)
             if trace:
                 self.traces.append(trace.groups())

@@ -172,12 +172,13 @@ SCENARIO_KEYS = {
 STEPS = {
     # what is done
     'cont': (), 'stop': (), 'reset': (), 'quit': (), 'migrate': (), 'cas': ('guest',),
-    'hypercall': (number, 'numbers'), 'plug': (number,), 'save': (word,), 'load': (word,),
+    'hypercall': (number, 'numbers'), 'plug': (number,), 'unplug': (number,), 'save': (word,), 'load': (word,),
     'get': (word, word), 'set': (word, word, word), 'kernel': ('setting',),
     # what is then expected
     'exits': (word,), 'state': (one_of(*STATES),), 'returns': (returned,), 'modes': ('modes',),
     'runs': (one_of('all', 'none', 'some'),), 'says': ('words',), 'silent': (), 'refused': ('words',),
-    'value': (json_value,), 'traces': ('words',), 'tree': (word, word, 'words'),
+    'value': (json_value,), 'traces': ('words',), 'traced': (word, number), 'tree': (word, word, 'words'),
+    'order': (word, word), 'idle': (),
     'migrated': (one_of('completed', 'failed'),),
     'ioctls': (word, one_of('<=', '==', '>='), number, 'per'),
 }

@@ -84,7 +84,8 @@ class Run:
         self.error = self.value = None
         for machine in self.machines:
             machine.drain()
-            self.seen[machine] = len(machine.messages)
+            # what QEMU says while it starts belongs to the first action
+            self.seen[machine] = len(machine.messages) if machine.negotiated else 0
 
     def said(self):
         self.machine.drain()
@@ -207,6 +208,9 @@ class Run:
         self.command('device_add', driver=f'{self.machine.settings["cpu"]}-spapr-cpu-core',
                      id=f'core{core}', **{'core-id': core})
 
+    def do_unplug(self, core):
+        self.command('device_del', id=f'core{core}')
+
     def monitor(self, line):
         """A command of the human monitor: what it prints is what went wrong."""
         self.command('human-monitor-command', **{'command-line': line})
@@ -305,6 +309,27 @@ class Run:
         found = [text for name, text in self.machine.traces if name == event]
         if not any(all(word.lower() in text.lower() for word in words) for text in found):
             raise Failed(f'of {event}, the trace has: {found or "nothing"}')
+
+    def do_traced(self, event, count):
+        self.machine.drain()
+        found = [name for name, _ in self.machine.traces].count(event)
+        if found != count:
+            raise Failed(f'the trace has it {found} times')
+
+    def do_order(self, first, second):
+        """What QEMU said or traced last with FIRST in it came before that with SECOND."""
+        self.machine.drain()
+        last = [max((at for at, line in enumerate(self.machine.stderr) if word in line), default=-1)
+                for word in (first, second)]
+        if not -1 < last[0] < last[1]:
+            raise Failed(f'it is not so in: {" / ".join(self.machine.stderr[-6:])}')
+
+    def do_idle(self):
+        """No vCPU has entered the guest since the last hypercall, or since the last such step."""
+        before = self.phases.get('other', {}).get('KVM_RUN', 0)
+        self.count('other')
+        if self.phases['other'].get('KVM_RUN', 0) > before:
+            raise Failed('a vCPU has run')
 
     def do_tree(self, path, name, words):
         """A property of the device tree that QEMU has made for the guest."""

@@ -1,5 +1,5 @@
 /*
- * What target/ppc/host-compat.c uses of QEMU's osdep.h
+ * What target/ppc/host-compat.[ch] use of QEMU's osdep.h
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -13,5 +13,7 @@
 #include <stddef.h>
 
 #define ARRAY_SIZE(array) G_N_ELEMENTS(array)
+
+typedef struct Error Error;
 
 #endif /* SHIM_QEMU_OSDEP_H */

@@ -1,0 +1,105 @@
+/*
+ * A guest of the nested KVM HV API (v1)
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "l2.h"
+
+#define H_SET_PARTITION_TABLE   0xf800
+#define H_ENTER_NESTED          0xf804
+
+#define HOST_RADIX              (1ULL << 63)
+#define TREE_OF_52_BITS         (2ULL << 61 | 5 << 5)
+#define ROOT_OF_13_BITS         13
+
+/* QEMU reads and writes both as its own host does, which is little-endian */
+static struct {
+    uint64_t version;
+    uint32_t lpid;
+    uint32_t vcpu_token;
+    uint64_t lpcr;
+    uint64_t pcr;
+    uint64_t amor;
+    uint64_t dpdes;
+    uint64_t hfscr;
+    uint64_t tb_offset;
+    uint64_t dawr[2];
+    uint64_t ciabr;
+    uint64_t hdec;
+    uint64_t purr;
+    uint64_t spurr;
+    uint64_t ic;
+    uint64_t vtb;
+    uint64_t hdar;
+    uint64_t hdsisr;
+    uint64_t others[14];
+} hypervisor __attribute__((aligned(4096)));
+
+static struct {
+    uint64_t gpr[32];
+    uint64_t nia;
+    uint64_t msr;
+    uint64_t others[10];
+} guest __attribute__((aligned(4096)));
+
+static uint64_t partitions[1 << 9] __attribute__((aligned(1 << 12)));
+
+static uint64_t swap(uint64_t value)
+{
+    return __builtin_bswap64(value);
+}
+
+void create_l2(const uint64_t *roots, uint64_t processes)
+{
+    partitions[2] = HOST_RADIX | TREE_OF_52_BITS | (uintptr_t)roots |
+                    ROOT_OF_13_BITS;
+    partitions[3] = processes;
+    hcall(H_SET_PARTITION_TABLE, (uintptr_t)partitions, 0, 0, 0, 0);
+    hypervisor.version = swap(1);
+    hypervisor.lpid = __builtin_bswap32(1);
+}
+
+uint64_t enter_l2(const struct entry *entry)
+{
+    uint64_t now;
+
+    guest.nia = swap(entry->nia);
+    guest.msr = swap(entry->msr);
+    hypervisor.lpcr = swap(entry->lpcr);
+    hypervisor.hdec = swap(entry->hdec);
+    hypervisor.dpdes = swap(entry->dpdes);
+    __asm__ volatile("mftb %0" : "=r"(now));
+    /* the guest goes on with the decrementer of the partition, 32 bits */
+    __asm__ volatile("mtdec %0" : :
+                     "r"(entry->dec - now < INT32_MAX ? entry->dec - now :
+                         INT32_MAX));
+    return hcall(H_ENTER_NESTED, (uintptr_t)&hypervisor, (uintptr_t)&guest, 0,
+                 0, 0);
+}
+
+uint64_t l2_gpr3(void)
+{
+    return swap(guest.gpr[3]);
+}
+
+/* Not part of the state */
+uint64_t l2_dec(void)
+{
+    return -1;
+}
+
+uint64_t l2_dpdes(void)
+{
+    return swap(hypervisor.dpdes);
+}
+
+uint64_t l2_hdsisr(void)
+{
+    return swap(hypervisor.hdsisr);
+}
+
+uint64_t l2_hfscr(void)
+{
+    return swap(hypervisor.hfscr);
+}

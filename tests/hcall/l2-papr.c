@@ -1,0 +1,168 @@
+/*
+ * A guest of the nested PAPR API (v2)
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "l2.h"
+
+#define H_GUEST_CREATE_VCPU     0x474
+#define H_GUEST_RUN_VCPU        0x480
+
+/* Elements of the guest state buffer */
+#define PARTITION_TABLE         0x0005
+#define PROCESS_TABLE           0x0006
+#define INPUT_BUFFER            0x0c00
+#define OUTPUT_BUFFER           0x0c01
+#define GPR3                    0x1003
+#define HDEC_EXPIRY             0x1020
+#define NIA                     0x1021
+#define MSR                     0x1022
+#define DEC_EXPIRY              0x102a
+#define LPCR                    0x102c
+#define HFSCR                   0x102d
+#define DPDES                   0x1053
+#define HDSISR                  0xf001
+
+/* A guest state buffer */
+struct buffer {
+    uint32_t elements;
+    uint8_t data[4092];
+} __attribute__((aligned(4096)));
+
+static struct buffer set, in, out;
+static size_t used;
+static uint64_t guest;
+
+static void copy(void *to, const void *from, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        /* the analyzer loses sight of the bytes of a wider type */
+        /* NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign) */
+        ((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
+    }
+}
+
+static void add(uint16_t id, size_t count, const uint64_t *values)
+{
+    uint16_t head[2] = { id, count * sizeof(*values) };
+
+    copy(set.data + used, head, sizeof(head));
+    copy(set.data + used + sizeof(head), values, head[1]);
+    used += sizeof(head) + head[1];
+    set.elements++;
+}
+
+static void add_one(uint16_t id, uint64_t value)
+{
+    add(id, 1, &value);
+}
+
+static void call(uint64_t token, uint64_t flags)
+{
+    int64_t result = hcall(token, flags, guest, 0, (uintptr_t)&set,
+                           sizeof(set));
+
+    if (result) {
+        put_text("STATE ");
+        put_number(result);
+        put('\n');
+    }
+}
+
+static void set_state(uint64_t flags)
+{
+    call(H_GUEST_SET_STATE, flags);
+    set.elements = 0;
+    used = 0;
+}
+
+/* The value of element ID in BUFFER, or -1 */
+static uint64_t find(const struct buffer *buffer, uint16_t id)
+{
+    const uint8_t *at = buffer->data;
+
+    for (uint32_t i = 0; i < buffer->elements; i++) {
+        uint16_t head[2];
+        uint64_t value = 0;
+
+        copy(head, at, sizeof(head));
+        at += sizeof(head);
+        if (head[0] == id) {
+            for (size_t byte = 0; byte < head[1]; byte++) {
+                value = value << 8 | at[byte];
+            }
+            return value;
+        }
+        at += head[1];
+    }
+    return -1;
+}
+
+static uint64_t get(uint16_t id)
+{
+    uint64_t value;
+
+    add_one(id, 0);
+    call(H_GUEST_GET_STATE, 0);
+    value = find(&set, id);
+    set.elements = 0;
+    used = 0;
+    return value;
+}
+
+void create_l2(const uint64_t *roots, uint64_t processes)
+{
+    const uint64_t tree[] = { (uintptr_t)roots, 52, 1 << 16 };
+    const uint64_t table[] = { processes, 4096 };
+    const uint64_t input[] = { (uintptr_t)&in, sizeof(in) };
+    const uint64_t output[] = { (uintptr_t)&out, sizeof(out) };
+
+    guest = create_guest();
+    add(PARTITION_TABLE, 3, tree);
+    add(PROCESS_TABLE, 2, table);
+    set_state(GUEST_WIDE);
+    hcall(H_GUEST_CREATE_VCPU, 0, guest, 0, 0, 0);
+    add(INPUT_BUFFER, 2, input);
+    add(OUTPUT_BUFFER, 2, output);
+    set_state(0);
+}
+
+uint64_t enter_l2(const struct entry *entry)
+{
+    add_one(NIA, entry->nia);
+    add_one(MSR, entry->msr);
+    add_one(LPCR, entry->lpcr);
+    add_one(DEC_EXPIRY, entry->dec);
+    add_one(HDEC_EXPIRY, entry->hdec);
+    add_one(DPDES, entry->dpdes);
+    set_state(0);
+    hcall(H_GUEST_RUN_VCPU, 0, guest, 0, 0, 0);
+    return r4;
+}
+
+uint64_t l2_gpr3(void)
+{
+    return get(GPR3);
+}
+
+uint64_t l2_dec(void)
+{
+    return get(DEC_EXPIRY);
+}
+
+uint64_t l2_dpdes(void)
+{
+    return get(DPDES);
+}
+
+/* Only the output buffer has those of the interrupt that the guest left by */
+uint64_t l2_hdsisr(void)
+{
+    return find(&out, HDSISR);
+}
+
+uint64_t l2_hfscr(void)
+{
+    return find(&out, HFSCR);
+}

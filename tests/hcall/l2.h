@@ -1,0 +1,39 @@
+/*
+ * How a partition runs a guest, with either nested API
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef HCALL_L2_H
+#define HCALL_L2_H
+
+#include "partition.h"
+
+struct entry {
+    uint64_t nia;
+    uint64_t msr;
+    uint64_t lpcr;
+    /* When they expire, in ticks of the timebase */
+    uint64_t dec;
+    uint64_t hdec;
+    uint64_t dpdes;
+};
+
+/**
+ * create_l2: make the guest
+ * @roots: its partition-scoped tables, of 52 bits
+ * @processes: its process table of 4 KiB, an address of its own
+ */
+void create_l2(const uint64_t *roots, uint64_t processes);
+
+/* Returns the vector that the guest left with */
+uint64_t enter_l2(const struct entry *entry);
+
+/* State of the guest after it left */
+uint64_t l2_gpr3(void);
+uint64_t l2_dec(void);
+uint64_t l2_dpdes(void);
+uint64_t l2_hdsisr(void);
+uint64_t l2_hfscr(void);
+
+#endif

@@ -1,0 +1,130 @@
+/*
+ * What a partition of a few instructions needs to call its hypervisor
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "partition.h"
+
+#define H_GET_TERM_CHAR             0x054
+#define H_PUT_TERM_CHAR             0x058
+#define H_GUEST_GET_CAPABILITIES    0x460
+#define H_GUEST_SET_CAPABILITIES    0x464
+#define H_GUEST_CREATE              0x470
+#define TERMINAL                    0x71000000
+
+uint64_t r4;
+static uint64_t r5, r6;
+
+__asm__(
+    ".section .start, \"ax\"\n"
+    ".org 0x100\n"
+    "_start:\n"
+    "   mfmsr   9\n"
+    "   li      10, 1\n"
+    "   sldi    10, 10, 63\n"
+    "   or      9, 9, 10\n"
+    "   mtmsrd  9\n"
+    "   isync\n"
+    "   lis     2, .TOC.@ha\n"
+    "   addi    2, 2, .TOC.@l\n"
+    "   lis     1, 0x10\n"
+    "   li      0, 0\n"
+    "   stdu    0, -256(1)\n"
+    "   bl      partition\n"
+    "1: b       1b\n"
+    ".previous\n");
+
+int64_t hcall(uint64_t token, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
+              uint64_t e)
+{
+    register uint64_t g3 __asm__("r3") = token;
+    register uint64_t g4 __asm__("r4") = a;
+    register uint64_t g5 __asm__("r5") = b;
+    register uint64_t g6 __asm__("r6") = c;
+    register uint64_t g7 __asm__("r7") = d;
+    register uint64_t g8 __asm__("r8") = e;
+
+    __asm__ volatile("sc 1"
+                     : "+r"(g3), "+r"(g4), "+r"(g5), "+r"(g6), "+r"(g7),
+                       "+r"(g8)
+                     :
+                     : "r0", "r9", "r10", "r11", "r12", "ctr", "lr", "xer",
+                       "cr0", "cr1", "cr5", "cr6", "cr7", "memory");
+    r4 = g4;
+    r5 = g5;
+    r6 = g6;
+    return g3;
+}
+
+void get_line(char *line, size_t size)
+{
+    size_t n = 0;
+
+    for (;;) {
+        hcall(H_GET_TERM_CHAR, TERMINAL, 0, 0, 0, 0);
+        for (size_t i = 0; i < r4; i++) {
+            char c = (i < 8 ? r5 : r6) >> (56 - i % 8 * 8);
+
+            if (c == '\n') {
+                line[n] = 0;
+                return;
+            }
+            if (n < size - 1) {
+                line[n++] = c;
+            }
+        }
+    }
+}
+
+void put(char c)
+{
+    hcall(H_PUT_TERM_CHAR, TERMINAL, 1, (uint64_t)c << 56, 0, 0);
+}
+
+void put_text(const char *text)
+{
+    while (*text) {
+        put(*text++);
+    }
+}
+
+void put_hex(uint32_t value)
+{
+    for (int shift = 28; shift >= 0; shift -= 4) {
+        put("0123456789abcdef"[value >> shift & 15]);
+    }
+}
+
+void put_number(int64_t value)
+{
+    uint64_t rest = value < 0 ? -value : value;
+    char digits[20];
+    int n = 0;
+
+    if (value < 0) {
+        put('-');
+    }
+    do {
+        digits[n++] = '0' + rest % 10;
+        rest /= 10;
+    } while (rest);
+    while (n) {
+        put(digits[--n]);
+    }
+}
+
+uint64_t create_guest(void)
+{
+    uint64_t guest;
+    int64_t result;
+
+    hcall(H_GUEST_GET_CAPABILITIES, 0, 0, 0, 0, 0);
+    hcall(H_GUEST_SET_CAPABILITIES, 0, r4, 0, 0, 0);
+    result = hcall(H_GUEST_CREATE, 0, -1, 0, 0, 0);
+    guest = r4;
+    put_text("CREATE ");
+    put_number(result);
+    put('\n');
+    return guest;
+}
