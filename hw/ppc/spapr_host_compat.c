@@ -10,10 +10,6 @@
 #include "hw/ppc/spapr_host_compat.h"
 #include "host-compat.h"
 #include "system/runstate.h"
-#include "trace.h"
-
-/* Since the last reset */
-static bool cas_none_reported;
 
 static void vm_state_change(void *opaque, bool running, RunState state)
 {
@@ -24,7 +20,9 @@ static void vm_state_change(void *opaque, bool running, RunState state)
             error_report("The machine cannot run, because the CPU mode of its"
                          " last reset or load was refused: reset it"
                          " (system_reset)");
-            vm_stop(RUN_STATE_INTERNAL_ERROR);
+            /* A suspended machine cannot go to internal-error */
+            vm_stop(state == RUN_STATE_SUSPENDED ? RUN_STATE_PAUSED
+                                                 : RUN_STATE_INTERNAL_ERROR);
             return;
         }
     }
@@ -32,8 +30,10 @@ static void vm_state_change(void *opaque, bool running, RunState state)
 
 void spapr_host_compat_init(void)
 {
-    /* Last of all, so that each handler sees the start before the stop */
-    qemu_add_vm_change_state_handler_prio(vm_state_change, NULL, INT_MAX);
+    if (ppc_host_compat.kvm_hv) {
+        /* Last of all, so that each handler sees the start before the stop */
+        qemu_add_vm_change_state_handler_prio(vm_state_change, NULL, INT_MAX);
+    }
 }
 
 /* Have ppc_set_compat() write a mode to KVM even if it is the one it knows */
@@ -48,10 +48,10 @@ static void set_all_stale(void)
 
 void spapr_host_compat_reset(SpaprMachineState *spapr)
 {
+    /* Every reset makes a device tree */
     bool first_reset = !spapr->fdt_blob;
     Error *err = NULL;
 
-    cas_none_reported = false;
     if (ppc_init_compat_all(spapr->max_compat_pvr, &err) >= 0) {
         return;
     }
@@ -67,6 +67,7 @@ void spapr_host_compat_reset(SpaprMachineState *spapr)
     }
     /* Also if KVM was not asked: these vCPUs are not in the machine's mode */
     set_all_stale();
+    /* The main loop would turn a stop from here into prelaunch */
     qemu_system_vmstop_request_prepare();
     qemu_system_vmstop_request(RUN_STATE_INTERNAL_ERROR);
 }
@@ -87,17 +88,4 @@ void spapr_host_compat_cas_refused(uint32_t pvr, uint32_t before, Error *err)
     ppc_host_compat_hint(&err, pvr);
     error_report_err(err);
     vm_stop(RUN_STATE_INTERNAL_ERROR);
-}
-
-void spapr_host_compat_cas_none(SpaprMachineState *spapr, const char *listed)
-{
-    g_autofree char *names = ppc_host_compat_names();
-
-    trace_spapr_host_compat_cas_none(listed);
-    error_report_once_cond(&cas_none_reported, "Couldn't negotiate a suitable"
-                           " PVR during CAS: the guest lists%s, max-cpu-compat"
-                           " is \"%s\", CPU modes of this host: %s",
-                           *listed ? listed : " no known mode",
-                           spapr->max_compat_pvr ?
-                           ppc_compat_name(spapr->max_compat_pvr) : "", names);
 }

@@ -29,13 +29,13 @@ static char *get_source(Object *obj, Error **errp)
     return g_strdup(ppc_host_compat.source ? ppc_host_compat.source : "none");
 }
 
-void spapr_host_compat_add_properties(Object *obj)
+void spapr_host_compat_add_properties(ObjectClass *oc)
 {
-    object_property_add(obj, "host-compat-modes", "strList",
-                        get_modes, NULL, NULL, NULL);
-    object_property_set_description(obj, "host-compat-modes",
+    object_class_property_add(oc, "host-compat-modes", "strList",
+                              get_modes, NULL, NULL, NULL);
+    object_class_property_set_description(oc, "host-compat-modes",
         "CPU compatibility modes that the host allows a guest");
-    object_property_add_str(obj, "host-compat-source", get_source, NULL);
-    object_property_set_description(obj, "host-compat-source",
+    object_class_property_add_str(oc, "host-compat-source", get_source, NULL);
+    object_class_property_set_description(oc, "host-compat-source",
         "Where host-compat-modes comes from (kvm, device-tree, none)");
 }

@@ -20,8 +20,8 @@
  * @modes: mask of PPC_HOST_COMPAT_*, zero if not known
  * @cpu_pvr: logical PVR of the host CPU itself
  * @source: where @modes comes from
- * @kvm_hv: KVM HV runs the guest: raw mode must not replace a mode that KVM
- *          refuses
+ * @kvm_hv: KVM HV runs the guest: do not fall back to raw mode if it refuses
+ *          another
  */
 typedef struct PPCHostCompat {
     uint64_t modes;
@@ -44,7 +44,8 @@ uint64_t ppc_host_compat_up_to(uint32_t pvr);
  * ppc_host_compat_allows: whether the host allows a guest a mode
  * @pvr: logical PVR, or zero for raw mode, the mode of the host CPU itself
  *
- * Returns: false only if the host's modes are known and this is not one.
+ * Returns: false only if the host's modes are known, and @pvr is a mode from
+ * POWER9 on that is not among them.
  */
 bool ppc_host_compat_allows(uint32_t pvr);
 

@@ -24,7 +24,7 @@ LIBRARY = BUILD / 'kvmsim' / 'libkvmsim.so'
 COMPILER = 'powerpc64le-linux-gnu-gcc'
 # Longer than anything here takes on a loaded machine: only a hang waits so long.
 PATIENCE = 300
-TRACE_LINE = re.compile(r'^(?:\d+@[\d.]+:)?((?:kvm_host_|spapr_host_|ppc_host_|ppc_tb_)\w+) (.*)$')
+TRACE_LINE = re.compile(r'^(?:\d+@[\d.]+:)?((?:kvm_host_|spapr_host_|spapr_cas_|ppc_host_|ppc_tb_)\w+) (.*)$')
 
 live = set()
 live_lock = threading.Lock()
@@ -198,7 +198,8 @@ class Machine:
                    '-smp', settings['smp'], '-m', f'{settings["memory"]}M',
                    '-nodefaults', '-display', 'none', '-qmp', 'stdio',
                    '-L', guest / 'usr/share/qemu',
-                   '-trace', 'kvm_host_c*', '-trace', '*_host_compat_*', '-trace', 'ppc_tb_adjust']
+                   '-trace', 'kvm_host_c*', '-trace', '*_host_compat_*', '-trace', 'spapr_cas_no_pvr',
+                   '-trace', 'ppc_tb_adjust']
         command += ['-incoming', 'defer'] if incoming else ['-S']
         if disk:
             if not disk.exists():

@@ -35,13 +35,4 @@ void spapr_host_compat_reset(SpaprMachineState *spapr);
  */
 void spapr_host_compat_cas_refused(uint32_t pvr, uint32_t before, Error *err);
 
-/**
- * spapr_host_compat_cas_none: report that CAS found no mode to choose
- * @spapr: the machine
- * @listed: the modes that the guest lists
- *
- * A guest can repeat the call forever: reported once between two resets.
- */
-void spapr_host_compat_cas_none(SpaprMachineState *spapr, const char *listed);
-
 #endif /* HW_SPAPR_HOST_COMPAT_H */
