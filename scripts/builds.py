@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -68,12 +69,15 @@ def configure(name, options, extra_env, home=None):
 
 
 def in_build(words):
-    """Run WORDS as QEMU's build wants it; the last lines become the error."""
+    """Run WORDS as QEMU's build wants it; the compiler's errors, else the last lines, become the error."""
     env = dict(os.environ, PYTHONPATH=parts.meson_path(), CCACHE_BASEDIR=str(TOP), CCACHE_NOHASHDIR='1')
     done = subprocess.run(words, env=env, check=False, text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
-        raise Error(' / '.join(line for line in done.stdout.splitlines()[-12:] if line.strip()))
+        lines = done.stdout.splitlines()
+        # the linker's own says nothing
+        errors = [line for line in lines if re.search(' error: (?!ld returned)', line)]
+        raise Error(' / '.join(errors or (line for line in lines[-12:] if line.strip())))
 
 
 def builds(root):

@@ -196,6 +196,11 @@ def with_needs(topics, names):
     return [topic for topic in topics.values() if topic.name in wanted]
 
 
+def asked(topics, name):
+    """The topic called NAME; all where that is empty."""
+    return with_needs(topics, [name])[-1:] if name else [*topics.values()]
+
+
 def function_of(line):
     """The function that an @@ LINE names: its parameters can differ from base to base."""
     text = line.split('@@', 2)[2].strip()
@@ -296,29 +301,37 @@ def has_upstream(tree, base):
     return bool(tree.git('grep', '-l', UPSTREAM, base, '--', 'target/ppc/kvm.c', check=False).stdout)
 
 
-def is_there(tree, entry, commit, index):
-    """Whether COMMIT has all of ENTRY, which does not apply to it: it could be taken back."""
+def without(tree, entry, commit, index):
+    """The tree of COMMIT with ENTRY taken back; None where it is not in there."""
     tree.git('read-tree', commit, index=index)
+    if entry.diff.strip() and tree.git('apply', '--cached', '-R', '--recount', '-', index=index, data=entry.diff,
+                                       check=False).returncode:
+        return None
     for name in entry.carries:
         if tree.git('ls-files', '-s', '--', name, index=index).split()[1:2] != [carried(tree, entry, name)]:
-            return False
-    return not entry.diff.strip() or not tree.git(
-        'apply', '--cached', '--check', '-R', '--recount', '-', index=index, data=entry.diff, check=False).returncode
+            return None
+        tree.git('update-index', '--force-remove', '--', name, index=index)
+    return tree.git('write-tree', index=index).strip()
 
 
 def still_adds(tree, base, listed):
     """(entry, 'there', 'adds' or 'adapt') of each entry, those that add something being laid in turn."""
-    found, commit, when = [], base, tree.git('show', '-s', '--format=%ct +0000', base).strip()
+    states, commit, when = {}, base, tree.git('show', '-s', '--format=%ct +0000', base).strip()
     with tempfile.TemporaryDirectory() as scratch:
         index = pathlib.Path(scratch, 'index')
         for entry in listed:
             # first whether it applies: lines that an entry removes could be put back anywhere
             try:
                 commit = commit_entry(tree, entry, commit, index, when)
-                found.append((entry, 'adds'))
+                states[entry] = 'adds'
             except Error:
-                found.append((entry, 'there' if is_there(tree, entry, commit, index) else 'adapt'))
-    return found
+                states[entry] = 'adapt'
+        # from the last on: a later one can have changed what an earlier one brought
+        for entry in reversed([entry for entry, state in states.items() if state == 'adapt']):
+            before = without(tree, entry, base, index)
+            if before:
+                states[entry], base = 'there', before
+    return [*states.items()]
 
 
 def write_mails(tree, topic, commits, output, version=None, rfc=False):
