@@ -8,6 +8,7 @@
 
 #define H_SET_PARTITION_TABLE   0xf800
 #define H_ENTER_NESTED          0xf804
+#define H_TLB_INVALIDATE        0xf808
 
 #define HOST_RADIX              (1ULL << 63)
 #define TREE_OF_52_BITS         (2ULL << 61 | 5 << 5)
@@ -33,7 +34,8 @@ static struct {
     uint64_t vtb;
     uint64_t hdar;
     uint64_t hdsisr;
-    uint64_t others[14];
+    uint64_t heir;
+    uint64_t others[13];
 } hypervisor __attribute__((aligned(4096)));
 
 static struct {
@@ -78,6 +80,13 @@ uint64_t enter_l2(const struct entry *entry)
                  0, 0);
 }
 
+void invalidate_l2(void)
+{
+    uint64_t r[7] = { H_TLB_INVALIDATE };
+
+    call(r);
+}
+
 uint64_t l2_gpr3(void)
 {
     return swap(guest.gpr[3]);
@@ -97,4 +106,15 @@ uint64_t l2_dpdes(void)
 uint64_t l2_hdsisr(void)
 {
     return swap(hypervisor.hdsisr);
+}
+
+uint64_t l2_heir(void)
+{
+    return swap(hypervisor.heir);
+}
+
+/* Not the hypervisor's business here */
+uint64_t l2_vpa(uint64_t area)
+{
+    return area;
 }

@@ -6,6 +6,10 @@
 
 #include "l2.h"
 
+#define H_RPT_INVALIDATE        0x448
+#define ALL_CPUS                1
+#define NESTED_TLB              3
+
 #define H_GUEST_CREATE_VCPU     0x474
 #define H_GUEST_RUN_VCPU        0x480
 
@@ -14,6 +18,7 @@
 #define PROCESS_TABLE           0x0006
 #define INPUT_BUFFER            0x0c00
 #define OUTPUT_BUFFER           0x0c01
+#define VPA                     0x0c02
 #define GPR3                    0x1003
 #define HDEC_EXPIRY             0x1020
 #define NIA                     0x1021
@@ -23,6 +28,7 @@
 #define HFSCR                   0x102d
 #define DPDES                   0x1053
 #define HDSISR                  0xf001
+#define HEIR                    0xf002
 
 /* A guest state buffer */
 struct buffer {
@@ -58,23 +64,16 @@ static void add_one(uint16_t id, uint64_t value)
     add(id, 1, &value);
 }
 
-static void call(uint64_t token, uint64_t flags)
+static void empty(void)
 {
-    int64_t result = hcall(token, flags, guest, 0, (uintptr_t)&set,
-                           sizeof(set));
-
-    if (result) {
-        put_text("STATE ");
-        put_number(result);
-        put('\n');
-    }
+    set.elements = 0;
+    used = 0;
 }
 
 static void set_state(uint64_t flags)
 {
-    call(H_GUEST_SET_STATE, flags);
-    set.elements = 0;
-    used = 0;
+    hcall(H_GUEST_SET_STATE, flags, guest, 0, (uintptr_t)&set, sizeof(set));
+    empty();
 }
 
 /* The value of element ID in BUFFER, or -1 */
@@ -104,10 +103,9 @@ static uint64_t get(uint16_t id)
     uint64_t value;
 
     add_one(id, 0);
-    call(H_GUEST_GET_STATE, 0);
+    hcall(H_GUEST_GET_STATE, 0, guest, 0, (uintptr_t)&set, sizeof(set));
     value = find(&set, id);
-    set.elements = 0;
-    used = 0;
+    empty();
     return value;
 }
 
@@ -141,6 +139,13 @@ uint64_t enter_l2(const struct entry *entry)
     return r4;
 }
 
+void invalidate_l2(void)
+{
+    uint64_t r[] = { H_RPT_INVALIDATE, guest, ALL_CPUS, NESTED_TLB, -1, 0, -1 };
+
+    call(r);
+}
+
 uint64_t l2_gpr3(void)
 {
     return get(GPR3);
@@ -160,4 +165,16 @@ uint64_t l2_dpdes(void)
 uint64_t l2_hdsisr(void)
 {
     return find(&out, HDSISR);
+}
+
+uint64_t l2_heir(void)
+{
+    return find(&out, HEIR);
+}
+
+uint64_t l2_vpa(uint64_t area)
+{
+    add_one(VPA, area);
+    set_state(0);
+    return get(VPA);
 }

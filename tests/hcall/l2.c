@@ -12,6 +12,8 @@
 
 #define H_CPPR                  0x068
 #define H_IPI                   0x06c
+#define H_RTAS                  0xf000
+#define RTAS_START_CPU          0x2006
 
 #define MSR_SF                  (1ULL << 63)
 #define MSR_EE                  0x8000ULL
@@ -65,12 +67,59 @@ __asm__(
     "   std     10, 0x100(9)\n"
     "spin:\n"
     "   b       spin\n"
+    "stale:\n"
+    "   li      9, 3\n"
+    "   sldi    9, 9, 30\n"
+    "   ld      10, 0(9)\n"
+    "   lis     10, loaded@ha\n"
+    "   std     9, loaded@l(10)\n"
+    "1: ld      10, 0(9)\n"
+    "   b       1b\n"
+    /* across a boundary it would be an alignment interrupt */
+    ".balign 64\n"
+    "invalid:\n"
+    "   .long   0x07ffffff, 0\n"
     ".previous\n");
 
-extern const char enable[], change[], spin[];
+extern const char enable[], change[], spin[], stale[], invalid[];
+
+/* A second CPU of the partition */
+__asm__(
+    "second:\n"
+    "   lis     2, .TOC.@ha\n"
+    "   addi    2, 2, .TOC.@l\n"
+    "   lis     1, 0x18\n"
+    "   li      0, 0\n"
+    "   stdu    0, -256(1)\n"
+    "   bl      take_away\n");
+
+extern const char second[];
 
 static uint64_t roots[1 << 13] __attribute__((aligned(1 << 16)));
 static uint64_t pages[1 << 9] __attribute__((aligned(1 << 12)));
+
+/* The guest has in its TLB what the second CPU is to take away */
+volatile uint64_t loaded;
+
+_Noreturn void take_away(void)
+{
+    while (!loaded) {
+    }
+    pages[3] = 0;
+    __asm__ volatile("sync" : : : "memory");
+    invalidate_l2();
+    for (;;) {
+    }
+}
+
+static void start_second(void)
+{
+    uint32_t arguments[] = {
+        RTAS_START_CPU, 3, 1, 1, (uintptr_t)second, 0, 0
+    };
+
+    hcall(H_RTAS, (uintptr_t)arguments, 0, 0, 0, 0);
+}
 
 static uint64_t timebase(void)
 {
@@ -82,7 +131,7 @@ static uint64_t timebase(void)
 
 /*
  * Partition-scoped: 1 GiB as it is, again above that as not referenced yet,
- * and once more as not changed yet
+ * as not changed yet, and as it is
  */
 static void map_memory(void)
 {
@@ -90,6 +139,7 @@ static void map_memory(void)
     pages[0] = PTE_VALID | PTE_LEAF | PTE_R | PTE_C | PTE_RWX;
     pages[1] = PTE_VALID | PTE_LEAF | PTE_RWX;
     pages[2] = PTE_VALID | PTE_LEAF | PTE_R | PTE_RWX;
+    pages[3] = pages[0];
 }
 
 /* Let the interrupt come that the partition itself has pending */
@@ -121,6 +171,16 @@ static uint64_t interrupted(void)
 static uint64_t held(void)
 {
     return l2_dpdes() | interrupted() << 4;
+}
+
+static uint64_t prefix(void)
+{
+    return l2_heir() >> 32;
+}
+
+static uint64_t area(void)
+{
+    return l2_vpa(0x123000);
 }
 
 static uint64_t expiry;
@@ -155,6 +215,9 @@ static const struct {
     { "doorbell", spin, MSR_EE, 0, l2_gpr3, LATER, SOON, NULL, 1 },
     { "held", spin, 0, 0, held, LATER, SOON, NULL, 1 },
     { "own", spin, MSR_EE, 0, interrupted, LATER, SOON, ring, 0 },
+    { "vpa", spin, 0, 0, area, LATER, SOON, NULL, 0 },
+    { "stale", stale, 0, 0, l2_hdsisr, LATER, LATER, start_second, 0 },
+    { "invalid", invalid, 0, 0, prefix, LATER, SOON, NULL, 0 },
     { "unchanged", change, 0, 0, l2_hdsisr, LATER, SOON, NULL, 0 },
     { "unreferenced", spin, MSR_IR, 0, l2_hdsisr, LATER, SOON, NULL, 0 },
 };
@@ -199,12 +262,12 @@ void partition(void)
     get_line(name, sizeof(name));
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         if (same(cases[i].name, name)) {
-            uint64_t vector = run(i);
+            uint64_t vector = run(i), value = cases[i].shown();
 
             put_text("RUN ");
             put_hex(vector);
             put(' ');
-            put_hex(cases[i].shown());
+            put_hex(value);
             put('\n');
         }
     }

@@ -29,10 +29,17 @@ void create_l2(const uint64_t *roots, uint64_t processes);
 /* Returns the vector that the guest left with */
 uint64_t enter_l2(const struct entry *entry);
 
+/* Drop what any CPU has kept of the guest's tables */
+void invalidate_l2(void);
+
 /* State of the guest after it left */
 uint64_t l2_gpr3(void);
 uint64_t l2_dec(void);
 uint64_t l2_dpdes(void);
 uint64_t l2_hdsisr(void);
+uint64_t l2_heir(void);
+
+/* Registers an area for the guest; returns which one it has then */
+uint64_t l2_vpa(uint64_t area);
 
 #endif

@@ -35,26 +35,41 @@ __asm__(
     "1: b       1b\n"
     ".previous\n");
 
-int64_t hcall(uint64_t token, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
-              uint64_t e)
+void call(uint64_t r[7])
 {
-    register uint64_t g3 __asm__("r3") = token;
-    register uint64_t g4 __asm__("r4") = a;
-    register uint64_t g5 __asm__("r5") = b;
-    register uint64_t g6 __asm__("r6") = c;
-    register uint64_t g7 __asm__("r7") = d;
-    register uint64_t g8 __asm__("r8") = e;
+    register uint64_t g3 __asm__("r3") = r[0];
+    register uint64_t g4 __asm__("r4") = r[1];
+    register uint64_t g5 __asm__("r5") = r[2];
+    register uint64_t g6 __asm__("r6") = r[3];
+    register uint64_t g7 __asm__("r7") = r[4];
+    register uint64_t g8 __asm__("r8") = r[5];
+    register uint64_t g9 __asm__("r9") = r[6];
 
     __asm__ volatile("sc 1"
                      : "+r"(g3), "+r"(g4), "+r"(g5), "+r"(g6), "+r"(g7),
-                       "+r"(g8)
+                       "+r"(g8), "+r"(g9)
                      :
-                     : "r0", "r9", "r10", "r11", "r12", "ctr", "lr", "xer",
-                       "cr0", "cr1", "cr5", "cr6", "cr7", "memory");
-    r4 = g4;
-    r5 = g5;
-    r6 = g6;
-    return g3;
+                     : "r0", "r10", "r11", "r12", "ctr", "lr", "xer", "cr0",
+                       "cr1", "cr5", "cr6", "cr7", "memory");
+    r[0] = g3;
+    r[1] = g4;
+    r[2] = g5;
+    r[3] = g6;
+    r[4] = g7;
+    r[5] = g8;
+    r[6] = g9;
+}
+
+int64_t hcall(uint64_t token, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
+              uint64_t e)
+{
+    uint64_t r[] = { token, a, b, c, d, e, 0 };
+
+    call(r);
+    r4 = r[1];
+    r5 = r[2];
+    r6 = r[3];
+    return r[0];
 }
 
 void get_line(char *line, size_t size)

@@ -18,11 +18,14 @@
 #define H_GUEST_SET_STATE           0x47c
 #define GUEST_WIDE                  (1ULL << 63)
 
-/* What the last call returned beside its result */
+/* What the last hcall() returned beside its result */
 extern uint64_t r4;
 
 void partition(void);
 
+/* A call with r3 to r9, which also come back: for any CPU */
+void call(uint64_t r[7]);
+/* The same for the first one */
 int64_t hcall(uint64_t token, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
               uint64_t e);
 
