@@ -12,12 +12,13 @@
 
 char *ppc_host_compat_names(void)
 {
-    GString *names = g_string_new(NULL);
     uint32_t pvr = UINT32_MAX;
+    GString *names;
 
     if (!ppc_host_compat.modes) {
         return g_strdup(ppc_host_compat.kvm_hv ? "not known" : "not limited");
     }
+    names = g_string_new(NULL);
     while ((pvr = ppc_host_compat_older(pvr))) {
         g_string_prepend(names, names->len ? ", " : "");
         g_string_prepend(names, ppc_compat_name(pvr));
