@@ -13,6 +13,7 @@
 #define H_CPPR                  0x068
 #define H_IPI                   0x06c
 #define H_RTAS                  0xf000
+#define RTAS_REBOOT             0x2004
 #define RTAS_START_CPU          0x2006
 
 #define MSR_SF                  (1ULL << 63)
@@ -91,34 +92,64 @@ __asm__(
     "   lis     1, 0x18\n"
     "   li      0, 0\n"
     "   stdu    0, -256(1)\n"
-    "   bl      take_away\n");
+    "   bl      wait_for_guest\n");
 
 extern const char second[];
 
 static uint64_t roots[1 << 13] __attribute__((aligned(1 << 16)));
 static uint64_t pages[1 << 9] __attribute__((aligned(1 << 12)));
 
-/* The guest has in its TLB what the second CPU is to take away */
+/* The guest has loaded what "stale" loads */
 volatile uint64_t loaded;
+/* What the second CPU does then */
+static void (*do_then)(void);
 
-_Noreturn void take_away(void)
+_Noreturn void wait_for_guest(void)
 {
     while (!loaded) {
     }
-    pages[3] = 0;
-    __asm__ volatile("sync" : : : "memory");
-    invalidate_l2();
+    do_then();
     for (;;) {
     }
 }
 
-static void start_second(void)
+static void take_away(void)
+{
+    pages[3] = 0;
+    __asm__ volatile("sync" : : : "memory");
+    invalidate_l2();
+}
+
+/* The memory of the partition outlives the reset */
+static bool rebooted;
+
+static void reboot(void)
+{
+    uint32_t arguments[] = { RTAS_REBOOT, 0, 1, 0 };
+    uint64_t r[7] = { H_RTAS, (uintptr_t)arguments };
+
+    rebooted = true;
+    call(r);
+}
+
+static void start_second(void (*what)(void))
 {
     uint32_t arguments[] = {
         RTAS_START_CPU, 3, 1, 1, (uintptr_t)second, 0, 0
     };
 
+    do_then = what;
     hcall(H_RTAS, (uintptr_t)arguments, 0, 0, 0, 0);
+}
+
+static void second_takes_away(void)
+{
+    start_second(take_away);
+}
+
+static void second_reboots(void)
+{
+    start_second(reboot);
 }
 
 static uint64_t timebase(void)
@@ -216,7 +247,8 @@ static const struct {
     { "held", spin, 0, 0, held, LATER, SOON, NULL, 1 },
     { "own", spin, MSR_EE, 0, interrupted, LATER, SOON, ring, 0 },
     { "vpa", spin, 0, 0, area, LATER, SOON, NULL, 0 },
-    { "stale", stale, 0, 0, l2_hdsisr, LATER, LATER, start_second, 0 },
+    { "stale", stale, 0, 0, l2_hdsisr, LATER, LATER, second_takes_away, 0 },
+    { "reboot", stale, 0, 0, l2_gpr3, LATER, LATER, second_reboots, 0 },
     { "invalid", invalid, 0, 0, prefix, LATER, SOON, NULL, 0 },
     { "unchanged", change, 0, 0, l2_hdsisr, LATER, SOON, NULL, 0 },
     { "unreferenced", spin, MSR_IR, 0, l2_hdsisr, LATER, SOON, NULL, 0 },
@@ -256,6 +288,10 @@ void partition(void)
 
     map_memory();
     create_l2(roots, GIB + 0x100000);
+    if (rebooted) {
+        put_text("RUN 00000100 00000000\nEND\n");
+        return;
+    }
     hcall(H_CPPR, 0, 0, 0, 0, 0);
     hcall(H_IPI, 0, 0, 0, 0, 0);
     run(0);
