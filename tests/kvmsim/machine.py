@@ -198,7 +198,7 @@ class Machine:
                    '-smp', settings['smp'], '-m', f'{settings["memory"]}M',
                    '-nodefaults', '-display', 'none', '-qmp', 'stdio',
                    '-L', guest / 'usr/share/qemu',
-                   '-trace', 'kvm_host_c*', '-trace', '*_host_compat_*', '-trace', 'spapr_cas_no_pvr',
+                   '-trace', 'kvm_host_c*', '-trace', '*_host_compat_*', '-trace', 'spapr_cas_no*',
                    '-trace', 'ppc_tb_adjust']
         command += ['-incoming', 'defer'] if incoming else ['-S']
         if disk:
