@@ -39,9 +39,11 @@ class Row(NamedTuple):
 
     def guest(self):
         """What L2's QEMU was told beyond -accel kvm."""
-        return '' if self.extra == '-' else self.extra.replace('--l2-machine+', '').replace(
-            '--l2-cpu+', '-cpu ').replace('--smp+', '-smp ').replace('--do+', 'then ').replace(
-            '--l0-stack+', 'L0: Linux on ').replace('+', ' ')
+        text = '' if self.extra == '-' else self.extra
+        for option, words in (('--l2-machine+', ''), ('--l2-cpu+', '-cpu '), ('--l1-smp+', 'L1: -smp '),
+                              ('--smp+', '-smp '), ('--do+', 'then '), ('--l0-stack+', 'L0: Linux on '), ('+', ' ')):
+            text = text.replace(option, words)
+        return text
 
     def l1(self):
         mode = 'not limited' if self.compat == 'none' else f'{self.compat} mode'

@@ -197,8 +197,8 @@ def l1_options(config, kernel, initrd):
     """L1's QEMU, but for its accelerator and consoles."""
     mode = '' if config.compat == 'none' else f',max-cpu-compat={config.compat}'
     caps, cpu = (POWERNV_GUEST + L1_PAGES[config.pages], 'host') if config.l0_stack else ('', config.host)
-    return ['-nodefaults', '-no-user-config', '-display', 'none', '-smp', '1', '-m', '1G', '-cpu', cpu,
-            '-machine', f'pseries,{APIS[config.api]},x-vof=on{mode}{caps}', '-kernel', str(kernel),
+    return ['-nodefaults', '-no-user-config', '-display', 'none', '-smp', config.l1_smp, '-m', '1G',
+            '-cpu', cpu, '-machine', f'pseries,{APIS[config.api]},x-vof=on{mode}{caps}', '-kernel', str(kernel),
             '-initrd', str(initrd), '-append', L1_COMMAND_LINE + L0_NEEDS[config.l0]]
 
 
