@@ -48,7 +48,7 @@ typedef struct Vcpu {
     struct kvm_sregs sregs;
     Reg reg[REGS_PER_VCPU];     /* open addressing; an id of 0 is free */
     uint32_t compat;            /* the last ARCH_COMPAT that was taken */
-    bool sane;                  /* false: a refused one has not been mended */
+    bool sane;                  /* false: no valid one since a refused one */
 } Vcpu;
 
 /* How one value of ARCH_COMPAT is refused; -1 stands for any. */

@@ -47,7 +47,7 @@ static bool same_core(const Vcpu *a, const Vcpu *b)
     return a->id / kernel.threads_per_core == b->id / kernel.threads_per_core;
 }
 
-/* A refused mode stops the whole core until each of its threads is mended. */
+/* A refused mode stops the whole core until each thread has a valid one. */
 bool vcpu_runnable(const Vcpu *vcpu)
 {
     for (const Vcpu *other = vcpus; other; other = other->next) {

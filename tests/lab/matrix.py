@@ -144,7 +144,7 @@ def page(runs):
             f'<td>{html.escape(row.guest())}</td>'
             + ''.join(cell(row, qemu, cells[qemu]) for qemu in QEMUS) +
             f'<td>{html.escape(row.why)}</td></tr>')
-    mended = sum(not is_right(row, came_to(cells['distro']['result'])) and
+    fixed = sum(not is_right(row, came_to(cells['distro']['result'])) and
                  is_right(row, came_to(cells['patched']['result'])) for row, cells in runs)
     versions = sorted({cells[qemu]['result']['l1']['kernel'] for _, cells in runs for qemu in QEMUS})
     return f'''<!DOCTYPE html>
@@ -152,7 +152,7 @@ def page(runs):
 <!-- SPDX-License-Identifier: GPL-2.0-or-later -->
 <title>Guests on POWER hosts in an older CPU mode</title><style>{STYLE}</style></head><body>
 <h1>Guests on POWER hosts in an older CPU mode</h1>
-<p><strong>{mended} of {len(runs)} rows</strong> are wrong under Debian&rsquo;s QEMU and right with the series.
+<p><strong>{fixed} of {len(runs)} rows</strong> are wrong under Debian&rsquo;s QEMU and right with the series.
 Shaded rows differ. Kernels: {html.escape(", ".join(versions))}.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="The matrix">
 <table><caption>Each guest was started with <code>-accel kvm</code> on its host, under both QEMUs.</caption>
