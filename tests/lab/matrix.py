@@ -145,7 +145,7 @@ def page(runs):
             + ''.join(cell(row, qemu, cells[qemu]) for qemu in QEMUS) +
             f'<td>{html.escape(row.why)}</td></tr>')
     fixed = sum(not is_right(row, came_to(cells['distro']['result'])) and
-                 is_right(row, came_to(cells['patched']['result'])) for row, cells in runs)
+                is_right(row, came_to(cells['patched']['result'])) for row, cells in runs)
     versions = sorted({cells[qemu]['result']['l1']['kernel'] for _, cells in runs for qemu in QEMUS})
     return f'''<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
