@@ -45,9 +45,19 @@ class Row(NamedTuple):
             text = text.replace(option, words)
         return text
 
+    def mode(self):
+        return 'not limited' if self.compat == 'none' else f'{self.compat} mode'
+
     def l1(self):
-        mode = 'not limited' if self.compat == 'none' else f'{self.compat} mode'
-        return f'{self.host}, {mode}'
+        return f'{self.host}, {self.mode()}'
+
+    def kvm(self):
+        checks = ', L0 that checks' if self.l0 == 'patched' else ''
+        return f'{self.api}, {self.kernel} kernel, {self.pages} pages{checks}'
+
+    def slug(self):
+        """The row as a link names it."""
+        return '-'.join(['row', *re.findall('[a-z0-9]+', ' '.join(self.words()))])
 
 
 def rows():
@@ -58,7 +68,10 @@ def rows():
         fields = line.split(None, len(Row._fields) - 1)
         if len(fields) != len(Row._fields):
             raise Mistake(f'{TABLE.name}:{number}: a row is {" ".join(Row._fields)}')
-        found.append(Row(*fields))
+        row = Row(*fields)
+        if row.slug() in (other.slug() for other in found):
+            raise Mistake(f'{TABLE.name}:{number}: this row is there already: change what it asks, or remove it')
+        found.append(row)
     return found
 
 
@@ -119,17 +132,22 @@ def cell(row, qemu, run):
     colour, word = RIGHT if is_right(row, outcome) else WRONG
     odd = '' if outcome == getattr(row, qemu) else ' class="odd"'
     shown = f'{l2["cpu"]} ({l2["cpu_version"]})' if l2['cpu'] else outcome.replace('-', ' ')
-    text = f'<span class="{colour}">{word}</span> {html.escape(shown)}'
+    lines = [f'<span class="{colour}">{word}</span> {html.escape(shown)}']
     if odd:
-        text += f'<br>expected {html.escape(getattr(row, qemu))}'
+        lines.append(f'expected {html.escape(getattr(row, qemu))}')
     for step in run['result'].get('do', []):
-        text += f'<br>{step["do"]} {step["outcome"]}' + (f', {step["cpu"]}' if step['cpu'] else '')
+        lines.append(f'{step["do"]} {step["outcome"]}' + (f', {step["cpu"]}' if step['cpu'] else ''))
     if l2['message']:
-        text += f'<br><small>{html.escape(l2["message"])}</small>'
+        lines.append(f'<small>{html.escape(l2["message"])}</small>')
     log = html.escape('\n'.join(run['log'][-400:]))
-    name = html.escape(f'{row.l1()}, {row.api}, {qemu}')
-    return f'<td{odd}>{text}<details><summary aria-label="console of {name}">console</summary>' \
+    name = html.escape(f'{title(row)}, {qemu}')
+    return f'<td{odd}>{"<br>".join(lines)}<details><summary aria-label="console of {name}">console</summary>' \
            f'<pre tabindex="0">{log}</pre></details></td>'
+
+
+def title(row):
+    """The row in words that no other row has."""
+    return ', '.join(filter(None, [row.l1(), row.kvm(), row.guest()]))
 
 
 def page(runs):
@@ -138,10 +156,8 @@ def page(runs):
     for row, cells in runs:
         changed = came_to(cells['distro']['result']) != came_to(cells['patched']['result'])
         lines.append(
-            f'<tr{" class=changed" if changed else ""}><th scope="row">{html.escape(row.l1())}</th>'
-            f'<td>{row.api}, {row.kernel} kernel, {row.pages} pages'
-            f'{", L0 that checks" if row.l0 == "patched" else ""}</td>'
-            f'<td>{html.escape(row.guest())}</td>'
+            f'<tr id="{row.slug()}"{" class=changed" if changed else ""}><th scope="row">{html.escape(row.l1())}</th>'
+            f'<td>{row.kvm()}</td><td>{html.escape(row.guest())}</td>'
             + ''.join(cell(row, qemu, cells[qemu]) for qemu in QEMUS) +
             f'<td>{html.escape(row.why)}</td></tr>')
     fixed = sum(not is_right(row, came_to(cells['distro']['result'])) and
