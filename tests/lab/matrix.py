@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The matrix: its table, what a run comes to, and the page that shows it all."""
 
+import collections
 import html
 import json
 import pathlib
@@ -103,8 +104,8 @@ def came_to(result):
 
 
 STYLE = '''
-:root { color-scheme: light dark; --good: #1a7f37; --bad: #b42318; --line: #8886; --soft: #8881; }
-@media (prefers-color-scheme: dark) { :root { --good: #57d07c; --bad: #ff8a80; } }
+:root { color-scheme: light dark; --good: #1a7f37; --bad: #b42318; --on: #fff; --line: #8886; --soft: #8881; }
+@media (prefers-color-scheme: dark) { :root { --good: #57d07c; --bad: #ff8a80; --on: #000; } }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; }
 caption { text-align: left; padding: .5rem 0; }
@@ -116,9 +117,22 @@ tbody tr:hover { background: var(--soft); }
 summary { cursor: pointer; } pre { overflow-x: auto; max-width: 42rem; max-height: 24rem; font-size: .8rem; }
 .odd { outline: 3px solid var(--bad); } small { opacity: .8; }
 .scroll { overflow-x: auto; }
+:focus-visible { outline: 3px solid; outline-offset: 2px; } tr:target { outline: 3px solid; outline-offset: -3px; }
+.legend, .hosts, .hosts ul { list-style: none; margin: 0; padding: 0; }
+.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.5rem; margin-bottom: 1rem; }
+.hosts > li { display: grid; grid-template-columns: 15rem 1fr; padding: .2rem 0; }
+.hosts ul { display: flex; flex-wrap: wrap; gap: .3rem; }
+.pair { display: inline-flex; text-decoration: none; font-weight: bold; line-height: 1.6rem;
+        print-color-adjust: exact; }
+.pair span { width: 1.6rem; text-align: center; color: var(--on); border: 1px solid transparent; }
+.pair .good { background: var(--good); } .pair .bad { background: var(--bad); }
+@media (max-width: 40rem) { .hosts > li { grid-template-columns: 1fr; } }
 '''
 # A guest is right when it runs in its host's mode, or was told why it cannot
 RIGHT, WRONG = ('good', '\u2713 right'), ('bad', '\u2717 wrong')
+# By whether a row is right under each of QEMUS
+OUTCOMES = {(False, True): 'fixed by the series', (True, True): 'right under both',
+            (False, False): 'wrong under both', (True, False): 'wrong only with the series'}
 
 
 def is_right(row, outcome):
@@ -150,18 +164,47 @@ def title(row):
     return ', '.join(filter(None, [row.l1(), row.kvm(), row.guest()]))
 
 
+def verdict(row, cells):
+    """Is the row right under each of QEMUS?"""
+    return tuple(is_right(row, came_to(cells[qemu]['result'])) for qemu in QEMUS)
+
+
+def symbols(verdicts):
+    return ''.join(f'<span class="{colour}">{word[0]}</span>' for colour, word in (
+        RIGHT if right else WRONG for right in verdicts))
+
+
+def legend(runs):
+    counts = collections.Counter(verdict(*run) for run in runs)
+    for verdicts, words in OUTCOMES.items():
+        if counts[verdicts]:
+            yield f'<li><span class="pair">{symbols(verdicts)}</span> {words}: {counts[verdicts]}</li>'
+
+
+def overview(runs):
+    """A line for each host, with a link to each of its rows."""
+    hosts = {}
+    for row, cells in runs:
+        name = html.escape(f'{title(row)}: {OUTCOMES[verdict(row, cells)]}')
+        hosts.setdefault(row.l1(), []).append(
+            f'<li><a class="pair" href="#{row.slug()}" aria-label="{name}" title="{name}">'
+            f'{symbols(verdict(row, cells))}</a></li>')
+    for host, links in hosts.items():
+        yield f'<li><span>{html.escape(host)}</span><ul>{"".join(links)}</ul></li>'
+
+
+def table_row(row, cells):
+    changed = came_to(cells['distro']['result']) != came_to(cells['patched']['result'])
+    return f'<tr id="{row.slug()}"{" class=changed" if changed else ""}>' \
+           f'<th scope="row">{html.escape(row.l1())}</th>' \
+           f'<td>{row.kvm()}</td><td>{html.escape(row.guest())}</td>' \
+           + ''.join(cell(row, qemu, cells[qemu]) for qemu in QEMUS) + \
+           f'<td>{html.escape(row.why)}</td></tr>'
+
+
 def page(runs):
     """RUNS: [(row, {qemu: {'result', 'log'}})]; returns the page."""
-    lines = []
-    for row, cells in runs:
-        changed = came_to(cells['distro']['result']) != came_to(cells['patched']['result'])
-        lines.append(
-            f'<tr id="{row.slug()}"{" class=changed" if changed else ""}><th scope="row">{html.escape(row.l1())}</th>'
-            f'<td>{row.kvm()}</td><td>{html.escape(row.guest())}</td>'
-            + ''.join(cell(row, qemu, cells[qemu]) for qemu in QEMUS) +
-            f'<td>{html.escape(row.why)}</td></tr>')
-    fixed = sum(not is_right(row, came_to(cells['distro']['result'])) and
-                is_right(row, came_to(cells['patched']['result'])) for row, cells in runs)
+    fixed = sum(verdict(*run) == (False, True) for run in runs)
     versions = sorted({cells[qemu]['result']['l1']['kernel'] for _, cells in runs for qemu in QEMUS})
     return f'''<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -169,13 +212,23 @@ def page(runs):
 <title>Guests on POWER hosts in an older CPU mode</title><style>{STYLE}</style></head><body>
 <h1>Guests on POWER hosts in an older CPU mode</h1>
 <p><strong>{fixed} of {len(runs)} rows</strong> are wrong under Debian&rsquo;s QEMU and right with the series.
-Shaded rows differ. Kernels: {html.escape(", ".join(versions))}.</p>
-<div class="scroll" tabindex="0" role="region" aria-label="The matrix">
-<table><caption>Each guest was started with <code>-accel kvm</code> on its host, under both QEMUs.</caption>
-<thead><tr><th scope="col">KVM host (L1)</th><th scope="col">nested API, kernel</th><th scope="col">guest&rsquo;s
-options</th><th scope="col">Debian&rsquo;s QEMU</th><th scope="col">with the series</th><th scope="col">why</th></tr>
+Kernels: {html.escape(", ".join(versions))}.</p>
+<h2 id="overview">Overview</h2>
+<p>Each cell is a link to its row of <a href="#matrix">the table</a>. The first symbol is for Debian&rsquo;s QEMU, the
+second for the series.</p>
+<ul class="legend">{"".join(legend(runs))}</ul>
+<ul class="hosts">
+{chr(10).join(overview(runs))}
+</ul>
+<h2 id="matrix">Every row</h2>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="matrix">
+<table><caption>Each guest was started with <code>-accel kvm</code> on its host, under both QEMUs.
+Shaded rows differ.</caption>
+<thead><tr><th scope="col">KVM host (L1)</th><th scope="col">nested API, kernel</th>
+<th scope="col">guest&rsquo;s options</th><th scope="col">Debian&rsquo;s QEMU</th><th scope="col">with the series</th>
+<th scope="col">why</th></tr>
 </thead><tbody>
-{chr(10).join(lines)}
+{chr(10).join(table_row(*run) for run in runs)}
 </tbody></table></div></body></html>
 '''
 
