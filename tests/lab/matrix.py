@@ -117,10 +117,14 @@ tbody tr:hover { background: var(--soft); }
 summary { cursor: pointer; } pre { overflow-x: auto; max-width: 42rem; max-height: 24rem; font-size: .8rem; }
 .odd { outline: 3px solid var(--bad); } small { opacity: .8; }
 .scroll { overflow-x: auto; }
+[hidden] { display: none !important; }
 :focus-visible { outline: 3px solid; outline-offset: 2px; } tr:target { outline: 3px solid; outline-offset: -3px; }
+fieldset { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; align-items: center; border: 1px solid var(--line); }
+select, button { font: inherit; min-height: 2rem; max-width: 100%; }
 .legend, .hosts, .hosts ul { list-style: none; margin: 0; padding: 0; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.5rem; margin-bottom: 1rem; }
 .hosts > li { display: grid; grid-template-columns: 15rem 1fr; padding: .2rem 0; }
+.hosts > li:not(:has(li:not([hidden]))) { display: none; }
 .hosts ul { display: flex; flex-wrap: wrap; gap: .3rem; }
 .pair { display: inline-flex; text-decoration: none; font-weight: bold; line-height: 1.6rem;
         print-color-adjust: exact; }
@@ -133,6 +137,35 @@ RIGHT, WRONG = ('good', '\u2713 right'), ('bad', '\u2717 wrong')
 # By whether a row is right under each of QEMUS
 OUTCOMES = {(False, True): 'fixed by the series', (True, True): 'right under both',
             (False, False): 'wrong under both', (True, False): 'wrong only with the series'}
+FACETS = {'host': 'host', 'mode': 'mode of the host', 'api': 'nested API', 'outcome': 'outcome'}
+
+# Without it all rows are there, and no filters
+SCRIPT = '''
+const form = document.forms[0], rows = [...document.querySelectorAll('tbody tr')];
+function show() {
+  const wanted = [...form.querySelectorAll('select')].filter(choice => choice.value);
+  for (const row of rows) {
+    row.hidden = !wanted.every(choice => row.dataset[choice.name] === choice.value);
+    document.querySelector(`a[href="#${row.id}"]`).parentNode.hidden = row.hidden;
+  }
+  form.querySelector('output').value = `${rows.filter(row => !row.hidden).length} of ${rows.length} rows shown`;
+}
+// a link from elsewhere can lead to a row that is not shown
+function reach() {
+  const row = document.getElementById(location.hash.slice(1));
+  if (row && row.hidden) {
+    form.reset();
+    show();
+    row.scrollIntoView();
+  }
+}
+form.hidden = false;
+form.onchange = show;
+// the choices are reset after the event
+form.onreset = () => setTimeout(show);
+onhashchange = reach;
+show();
+'''
 
 
 def is_right(row, outcome):
@@ -174,6 +207,19 @@ def symbols(verdicts):
         RIGHT if right else WRONG for right in verdicts))
 
 
+def facets(row, cells):
+    """What the page can be filtered by."""
+    return {'host': row.host, 'mode': row.mode(), 'api': row.api, 'outcome': OUTCOMES[verdict(row, cells)]}
+
+
+def filters(runs):
+    """A choice for each of FACETS, of the values that occur."""
+    for key, label in FACETS.items():
+        values = dict.fromkeys(facets(*run)[key] for run in runs)
+        options = ''.join(f'<option>{value}</option>' for value in values)
+        yield f'<label>{label} <select name="{key}"><option value="">all</option>{options}</select></label>'
+
+
 def legend(runs):
     counts = collections.Counter(verdict(*run) for run in runs)
     for verdicts, words in OUTCOMES.items():
@@ -195,7 +241,8 @@ def overview(runs):
 
 def table_row(row, cells):
     changed = came_to(cells['distro']['result']) != came_to(cells['patched']['result'])
-    return f'<tr id="{row.slug()}"{" class=changed" if changed else ""}>' \
+    data = ''.join(f' data-{key}="{value}"' for key, value in facets(row, cells).items())
+    return f'<tr id="{row.slug()}"{data}{" class=changed" if changed else ""}>' \
            f'<th scope="row">{html.escape(row.l1())}</th>' \
            f'<td>{row.kvm()}</td><td>{html.escape(row.guest())}</td>' \
            + ''.join(cell(row, qemu, cells[qemu]) for qemu in QEMUS) + \
@@ -213,6 +260,9 @@ def page(runs):
 <h1>Guests on POWER hosts in an older CPU mode</h1>
 <p><strong>{fixed} of {len(runs)} rows</strong> are wrong under Debian&rsquo;s QEMU and right with the series.
 Kernels: {html.escape(", ".join(versions))}.</p>
+<form hidden autocomplete="off"><fieldset><legend>Filter the rows</legend>
+{chr(10).join(filters(runs))}
+<button type="reset">Show all</button> <output></output></fieldset></form>
 <h2 id="overview">Overview</h2>
 <p>Each cell is a link to its row of <a href="#matrix">the table</a>. The first symbol is for Debian&rsquo;s QEMU, the
 second for the series.</p>
@@ -229,7 +279,7 @@ Shaded rows differ.</caption>
 <th scope="col">why</th></tr>
 </thead><tbody>
 {chr(10).join(table_row(*run) for run in runs)}
-</tbody></table></div></body></html>
+</tbody></table></div><script>{SCRIPT}</script></body></html>
 '''
 
 
