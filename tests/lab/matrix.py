@@ -183,7 +183,7 @@ def cell(row, qemu, run):
     if odd:
         lines.append(f'expected {html.escape(getattr(row, qemu))}')
     for step in run['result'].get('do', []):
-        lines.append(f'{step["do"]} {step["outcome"]}' + (f', {step["cpu"]}' if step['cpu'] else ''))
+        lines.append(html.escape(f'{step["do"]} {step["outcome"]}' + (f', {step["cpu"]}' if step['cpu'] else '')))
     if l2['message']:
         lines.append(f'<small>{html.escape(l2["message"])}</small>')
     log = html.escape('\n'.join(run['log'][-400:]))
