@@ -111,3 +111,4 @@ def run(config, progress=lambda stage: None, log=None):
         if config.do:
             result['do'] = lead(guest, config.do) if l2 else []
         return result, log
+        result['l1']['complaints'] = stack.complaints(log)

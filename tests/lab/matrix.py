@@ -103,6 +103,14 @@ def came_to(result):
     return f'{name}:' + LOGICAL.get(int(last['cpu_version'] or '0', 16), 'raw')
 
 
+def complaints(row, result):
+    """What KVM in L1 says of our L0, which has to have all that KVM asks for."""
+    # KVM does not get to run a vCPU that L0 refused, and says so of it
+    if row.l0 != 'patched' or result['l2']['outcome'] == 'guest-wide-elements':
+        return []
+    return result['l1']['complaints']
+
+
 STYLE = '''
 :root { color-scheme: light dark; --good: #1a7f37; --bad: #b42318; --on: #fff; --line: #8886; --soft: #8881; }
 @media (prefers-color-scheme: dark) { :root { --good: #57d07c; --bad: #ff8a80; --on: #000; } }

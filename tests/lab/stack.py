@@ -51,6 +51,8 @@ NOISE = re.compile(r'(-accel kvm: )?warning: (Many guests require at least 64kiB
                    r'Falling back to kernel-irqchip=off')
 L2_TRACE = 'spapr_cas_pvr'
 WIDE_ELEMENTS = "couldn't set guest wide elements"
+# What KVM in L1 says of an L0 that lacks a call, or that gives it a wrong answer
+COMPLAINT = re.compile(r"KVM: TLB \w+ invalidation hcall failed|couldn't register the L2 VPA|trap=0xffffffea")
 
 
 running = set()
@@ -413,6 +415,13 @@ class Guest:
         if any('kvm run failed' in word for word in self.words):
             return 'kvm-run-failed'
         return 'refused' if self.exited else 'hung'
+
+
+def complaints(log):
+    """What KVM in L1 said of L0, each once."""
+    said = (re.sub(r'^l1 +(\[ *[\d.]+\] )?', '', line) for line in log
+            if line.startswith('l1 ') and COMPLAINT.search(line))
+    return list(dict.fromkeys(said))
 
 
 def l0_version(command):
