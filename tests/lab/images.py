@@ -128,13 +128,13 @@ def stale(output, source):
 
 def probe():
     """The program that L1 runs and that is L2's init."""
-    binary, source = IMAGES / 'probe', HERE / 'probe.c'
+    binary, sources = IMAGES / 'probe', [HERE / 'probe.c', HERE / 'work.c']
     with locked('probe'):
-        if stale(binary, source):
+        if any(stale(binary, source) for source in (*sources, HERE / 'work.h')):
             IMAGES.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=IMAGES) as scratch:
                 half = pathlib.Path(scratch, 'probe')
-                run([CROSS + 'gcc', '-static', '-O2', '-Wall', '-Werror', '-o', str(half), str(source)])
+                run([CROSS + 'gcc', '-static', '-O2', '-Wall', '-Werror', '-o', str(half), *map(str, sources)])
                 half.rename(binary)
     return binary
 

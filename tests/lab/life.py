@@ -8,6 +8,7 @@ import stack
 
 SNAPSHOT = 'lab'
 MIGRATION = 'unix:/run/migration'
+DOWNTIME_MS = 1000
 
 
 def reboot(guest):
@@ -24,6 +25,8 @@ def monitor(guest, line):
 
 def savevm(guest):
     monitor(guest, f'savevm {SNAPSHOT}')
+    # memory that is not the snapshot's any more
+    guest.order('report')
     monitor(guest, f'loadvm {SNAPSHOT}')
     return guest, guest.order('report')
 
@@ -32,13 +35,22 @@ def migration_status(guest):
     return [event['data']['status'] for event in guest.events if event['event'] == 'MIGRATION'][-1:]
 
 
+def plugged(guest):
+    """The cores that were plugged, as QEMU's options."""
+    for slot in guest.ask('query-hotpluggable-cpus'):
+        if slot.get('qom-path', '').startswith('/machine/peripheral'):
+            yield from ('-device', f'{slot["type"]},core-id={slot["props"]["core-id"]}')
+
+
 def migrate(guest):
     """To a second QEMU in L1, which is the guest from then on."""
     place, = set(stack.PLACES) - {guest.place}
-    target = stack.Guest(guest.stack, place, ('-incoming', 'defer'))
+    target = stack.Guest(guest.stack, place, (*plugged(guest), '-incoming', 'defer'))
     target.start()
     target.ask('migrate-incoming', uri=MIGRATION)
     guest.ask('migrate-set-capabilities', capabilities=[{'capability': 'events', 'state': True}])
+    # on a slow machine, a working L2 would never be left within the usual 300
+    guest.ask('migrate-set-parameters', **{'downtime-limit': DOWNTIME_MS})
     guest.ask('migrate', uri=MIGRATION)
     guest.wait(lambda: migration_status(guest) in (['completed'], ['failed']))
     target.wait(lambda: any(event['event'] == 'RESUME' for event in target.events))
@@ -54,7 +66,7 @@ def hotplug(guest):
     if not free:
         raise stack.Refused('the machine has no room for one more core: raise maxcpus in --smp')
     slot = min(free, key=lambda slot: slot['props']['core-id'])
-    guest.ask('device_add', driver=slot['type'], id='plugged', **slot['props'])
+    guest.ask('device_add', driver=slot['type'], id=f'core{slot["props"]["core-id"]}', **slot['props'])
     values = guest.order(f'online {before}')
     if int(values['cpus']) <= before:
         raise stack.Refused(f'L2 still has {before} CPUs: {values.get("error")}')
@@ -62,6 +74,13 @@ def hotplug(guest):
 
 
 STEPS = {function.__name__: function for function in (reboot, savevm, migrate, hotplug)}
+
+
+def fault(values):
+    """What the work in L2 found wrong (tests/lab/work.c), or None."""
+    if values.get('wrong', '0') != '0':
+        return f'L2 read {values["wrong"]} wrong blocks of memory'
+    return values.get('error')
 
 
 def lead(guest, names):
@@ -72,12 +91,15 @@ def lead(guest, names):
         values, message, outcome = {}, None, 'done'
         try:
             guest, values = STEPS[name](guest)
+            message = fault(values)
+            outcome = 'corrupted' if message else 'done'
         except stack.Refused as e:
             outcome, message = 'refused', str(e)
         except stack.Timeout:
             outcome, message = 'hung', guest.message()
         results.append({'do': name, 'outcome': outcome, 'cpu': values.get('cpu'),
-                        'cpu_version': values.get('cpu_version'), 'cpus': values.get('cpus'), 'message': message})
+                        'cpu_version': values.get('cpu_version'), 'cpus': values.get('cpus'),
+                        'rounds': values.get('rounds'), 'wrong': values.get('wrong'), 'message': message})
         if outcome != 'done':
             break
     return results
@@ -110,5 +132,5 @@ def run(config, progress=lambda stage: None, log=None):
         }
         if config.do:
             result['do'] = lead(guest, config.do) if l2 else []
-        return result, log
         result['l1']['complaints'] = stack.complaints(log)
+        return result, log

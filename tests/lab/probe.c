@@ -5,7 +5,8 @@
  *
  * As process 1 of L2 it reports, then takes orders from its console, a line
  * each: "report", "reboot", "online N", "write TEXT".  Run in L1 it reports
- * once, with what KVM answers to KVM_PPC_GET_COMPAT_CAPS.
+ * once, with what KVM answers to KVM_PPC_GET_COMPAT_CAPS.  With the argument
+ * "work", L2 works meanwhile, and each report says what the work found.
  *
  * A line of a report is "probe: KEY=VALUE"; the last is "probe: end".
  */
@@ -30,12 +31,16 @@
 
 #include <linux/kvm.h>
 
+#include "work.h"
+
 #define CPUS "/proc/device-tree/cpus"
 /* How long a plugged CPU may take to appear */
 #define ONLINE_SECONDS 30
 
 /* Linux 7.3, which the cross compiler's own headers may not know */
 #define COMPAT_CAPS_IOCTL       _IO(KVMIO, 0xb8)
+
+static bool working;
 
 struct compat_caps {
     uint64_t size;
@@ -108,6 +113,18 @@ static void report_compat_caps(void)
     }
 }
 
+static void report_work(void)
+{
+    uint64_t rounds, wrong;
+    int missing = work_check(&rounds, &wrong);
+
+    printf("probe: rounds=%" PRIu64 "\nprobe: wrong=%" PRIu64 "\n",
+           rounds, wrong);
+    if (missing) {
+        printf("probe: error=%d workers in L2 have stopped\n", missing);
+    }
+}
+
 static void report(bool host)
 {
     struct utsname name;
@@ -118,6 +135,9 @@ static void report(bool host)
     report_cpu_version();
     if (host) {
         report_compat_caps();
+    }
+    if (working) {
+        report_work();
     }
     printf("probe: end\n");
     fflush(stdout);
@@ -194,7 +214,7 @@ static void become_init(void)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     bool init = getpid() == 1;
     char order[256];
@@ -203,6 +223,12 @@ int main(void)
         become_init();
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
+    if (argc > 1 && !strcmp(argv[1], "work")) {
+        working = work_start();
+        if (!working) {
+            printf("probe: error=cannot start workers: %s\n", strerror(errno));
+        }
+    }
     report(!init);
     if (!init) {
         return 0;
