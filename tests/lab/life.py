@@ -79,7 +79,7 @@ STEPS = {function.__name__: function for function in (reboot, savevm, migrate, h
 def fault(values):
     """What the work in L2 found wrong (tests/lab/work.c), or None."""
     if values.get('wrong', '0') != '0':
-        return f'L2 read {values["wrong"]} wrong blocks of memory'
+        return f'L2 read {values["wrong"]} corrupt blocks of memory'
     return values.get('error')
 
 

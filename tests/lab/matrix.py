@@ -185,13 +185,16 @@ def cell(row, qemu, run):
     outcome = came_to(run['result'])
     l2 = run['result']['l2']
     colour, word = RIGHT if is_right(row, outcome) else WRONG
-    odd = '' if outcome == getattr(row, qemu) else ' class="odd"'
+    said = complaints(row, run['result'])
+    odd = ' class="odd"' if said or outcome != getattr(row, qemu) else ''
     shown = f'{l2["cpu"]} ({l2["cpu_version"]})' if l2['cpu'] else outcome.replace('-', ' ')
     lines = [f'<span class="{colour}">{word}</span> {html.escape(shown)}']
-    if odd:
+    if outcome != getattr(row, qemu):
         lines.append(f'expected {html.escape(getattr(row, qemu))}')
+    lines += [html.escape(f'L1 says: {words}') for words in said]
     for step in run['result'].get('do', []):
-        lines.append(html.escape(f'{step["do"]} {step["outcome"]}' + (f', {step["cpu"]}' if step['cpu'] else '')))
+        lines.append(html.escape(f'{step["do"]} {step["outcome"]}' + (
+            f', {step["cpu"]}, {step["wrong"]} corrupt blocks' if step['cpu'] else '')))
     if l2['message']:
         lines.append(f'<small>{html.escape(l2["message"])}</small>')
     log = html.escape('\n'.join(run['log'][-400:]))
