@@ -84,7 +84,7 @@ def fault(values):
 
 
 def lead(guest, names):
-    """Take GUEST through the steps NAMES, up to the first that fails; one result for each."""
+    """Take GUEST through the steps NAMES, up to the first that fails; returns (the guest, a result for each)."""
     results = []
     for name in names:
         guest.stack.progress(name)
@@ -102,7 +102,42 @@ def lead(guest, names):
                         'rounds': values.get('rounds'), 'wrong': values.get('wrong'), 'message': message})
         if outcome != 'done':
             break
-    return results
+    return guest, results
+
+
+def boot(lab):
+    """L1 up; returns what the result of each of its guests says of the host."""
+    try:
+        l1 = stack.boot_l1(lab)
+    except stack.Timeout:
+        raise stack.Broken(
+            f'L1 was not up after {lab.config.timeout} seconds: give it more with --timeout') from None
+    return {
+        'l0': {'qemu': stack.l0_version(lab.l0), 'machine': lab.config.l0_stack or 'pseries'},
+        'l1': {key: l1.get(key) for key in ('kernel', 'cpu', 'cpu_version', 'compat_caps')},
+        'seconds': {'l1': round(time.monotonic() - lab.started, 1)},
+    }
+
+
+def run_guest(lab, host):
+    """Start L2 in L1, and end it; returns (the result as --json prints it, whether L1 can take another)."""
+    started = time.monotonic()
+    guest = stack.Guest(lab)
+    guest.start()
+    with contextlib.suppress(stack.Timeout):
+        guest.until_up()
+    l2 = guest.report.values if guest.report.complete else {}
+    result = {
+        **host,
+        'l2': {'outcome': guest.outcome(), 'cpu': l2.get('cpu'), 'cpu_version': l2.get('cpu_version'),
+               'message': guest.message()},
+        'seconds': {**host['seconds'], 'l2': round(time.monotonic() - started, 1)},
+    }
+    if lab.config.do:
+        guest, result['do'] = lead(guest, lab.config.do) if l2 else (guest, [])
+    result['l1'] = {**host['l1'], 'complaints': stack.complaints(lab.log)}
+    ended = all(other.end() for other in lab.listeners)
+    return result, ended
 
 
 def run(config, progress=lambda stage: None, log=None):
@@ -112,25 +147,19 @@ def run(config, progress=lambda stage: None, log=None):
     """
     log = [] if log is None else log
     with stack.Stack(config, progress, log) as lab:
-        try:
-            l1 = stack.boot_l1(lab)
-        except stack.Timeout:
-            raise stack.Broken(f'L1 was not up after {config.timeout} seconds: give it more with --timeout') from None
-        l1_up = time.monotonic()
-        guest = stack.Guest(lab)
-        guest.start()
-        with contextlib.suppress(stack.Timeout):
-            guest.until_up()
-        l2 = guest.report.values if guest.report.complete else {}
-        result = {
-            'l0': {'qemu': stack.l0_version(lab.l0), 'machine': config.l0_stack or 'pseries'},
-            'l1': {'kernel': l1.get('kernel'), 'cpu': l1.get('cpu'), 'cpu_version': l1.get('cpu_version'),
-                   'compat_caps': l1.get('compat_caps')},
-            'l2': {'outcome': guest.outcome(), 'cpu': l2.get('cpu'), 'cpu_version': l2.get('cpu_version'),
-                   'message': guest.message()},
-            'seconds': {'l1': round(l1_up - lab.started, 1), 'l2': round(time.monotonic() - l1_up, 1)},
-        }
-        if config.do:
-            result['do'] = lead(guest, config.do) if l2 else []
-        result['l1']['complaints'] = stack.complaints(log)
-        return result, log
+        return run_guest(lab, boot(lab))[0], log
+
+
+def runs(configs, progress):
+    """Runs on one host, which boots once unless a guest hangs: (result, log) of each.
+
+    CONFIGS differ only in what L2 is told.
+    """
+    waiting = list(configs)
+    while waiting:
+        with stack.Stack(waiting[0], progress, []) as lab:
+            host, booting, usable = boot(lab), lab.log, True
+            while waiting and usable:
+                lab.turn_to(waiting.pop(0), [*booting])
+                result, usable = run_guest(lab, host)
+                yield result, lab.log

@@ -184,6 +184,12 @@ class Stack:
     def send(self, name, text):
         self.sockets[name].sendall(text.encode() + b'\n')
 
+    def turn_to(self, config, log):
+        """From now on, CONFIG says what L2 is told; its lines go to LOG."""
+        self.config, self.log = config, log
+        self.listeners.clear()
+        self.deadline = time.monotonic() + config.timeout
+
     def shell(self, command):
         """Type COMMAND into L1's shell."""
         self.send('l1', command)
@@ -391,6 +397,16 @@ class Guest:
     def wait_exit(self):
         while not self.exited:
             self.stack.step()
+
+    def end(self):
+        """Returns True when QEMU has ended; a monitor that is silent is left to the end of L0."""
+        if not self.exited:
+            self.tell('quit')
+        try:
+            self.wait_exit()
+        except Timeout:
+            return False
+        return True
 
     def until_up(self):
         """Up to L2's first report, or whatever else becomes of it."""
