@@ -4,9 +4,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * As process 1 of L2 it reports, then takes orders from its console, a line
- * each: "report", "reboot", "online N", "write TEXT".  Run in L1 it reports
- * once, with what KVM answers to KVM_PPC_GET_COMPAT_CAPS.  With the argument
- * "work", L2 works meanwhile, and each report says what the work found.
+ * each: "report", "reboot", "online N", "write TEXT".  Run on a KVM host it
+ * reports once, with what is known there of the machine and of its KVM.  With
+ * the argument "work", L2 works meanwhile, and each report says what the work
+ * found.
  *
  * A line of a report is "probe: KEY=VALUE"; the last is "probe: end".
  */
@@ -48,9 +49,10 @@ struct compat_caps {
     uint64_t bits;
 };
 
-static void report_cpuinfo(void)
+static void report_cpuinfo(bool host)
 {
-    char line[256], cpu[256] = "";
+    char line[256], cpu[256] = "", machine[256] = "";
+    unsigned int family, version, pvr = 0;
     int online = 0;
     FILE *f = fopen("/proc/cpuinfo", "r");
 
@@ -60,11 +62,19 @@ static void report_cpuinfo(void)
         if (sscanf(line, "cpu : %255[^,\n]", value) == 1 && ++online == 1) {
             snprintf(cpu, sizeof(cpu), "%s", value);
         }
+        if (sscanf(line, "revision : %*[^(](pvr %x %x)",
+                   &family, &version) == 2) {
+            pvr = family << 16 | version;
+        }
+        sscanf(line, "machine : %255[^\n]", machine);
     }
     if (f) {
         fclose(f);
     }
     printf("probe: cpu=%s\nprobe: cpus=%d\n", cpu, online);
+    if (host) {
+        printf("probe: pvr=0x%08x\nprobe: machine=%s\n", pvr, machine);
+    }
 }
 
 static void report_cpu_version(void)
@@ -94,7 +104,7 @@ static void report_cpu_version(void)
     }
 }
 
-static void report_compat_caps(void)
+static void report_kvm(void)
 {
     struct compat_caps caps = { .size = sizeof(caps) };
     int kvm = open("/dev/kvm", O_RDWR);
@@ -104,8 +114,16 @@ static void report_compat_caps(void)
         printf("probe: kvm=%s\n", strerror(errno));
     } else if (ioctl(vm, COMPAT_CAPS_IOCTL, &caps) == 0) {
         printf("probe: compat_caps=0x%016" PRIx64 "\n", caps.bits);
+    } else {
+        printf("probe: compat_caps_error=%s\n", strerror(errno));
     }
     if (vm >= 0) {
+        /* QEMU tells the two kinds apart in the same way */
+        bool pr = ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_PPC_GET_PVINFO) > 0;
+        bool nests = ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_PPC_NESTED_HV) > 0;
+
+        printf("probe: kvm_type=%s\nprobe: nests=%d\n",
+               pr ? "PR" : "HV", nests);
         close(vm);
     }
     if (kvm >= 0) {
@@ -131,10 +149,10 @@ static void report(bool host)
 
     uname(&name);
     printf("probe: kernel=%s\n", name.release);
-    report_cpuinfo();
+    report_cpuinfo(host);
     report_cpu_version();
     if (host) {
-        report_compat_caps();
+        report_kvm();
     }
     if (working) {
         report_work();
