@@ -7,7 +7,6 @@ import time
 import stack
 
 SNAPSHOT = 'lab'
-MIGRATION = 'unix:/run/migration'
 DOWNTIME_MS = 1000
 
 
@@ -45,13 +44,14 @@ def plugged(guest):
 def migrate(guest):
     """To a second QEMU in L1, which is the guest from then on."""
     place, = set(stack.PLACES) - {guest.place}
+    uri = f'unix:{guest.stack.sockets_folder}/migration'
     target = stack.Guest(guest.stack, place, (*plugged(guest), '-incoming', 'defer'))
     target.start()
-    target.ask('migrate-incoming', uri=MIGRATION)
+    target.ask('migrate-incoming', uri=uri)
     guest.ask('migrate-set-capabilities', capabilities=[{'capability': 'events', 'state': True}])
     # on a slow machine, a working L2 would never be left within the usual 300
     guest.ask('migrate-set-parameters', **{'downtime-limit': DOWNTIME_MS})
-    guest.ask('migrate', uri=MIGRATION)
+    guest.ask('migrate', uri=uri)
     guest.wait(lambda: migration_status(guest) in (['completed'], ['failed']))
     target.wait(lambda: any(event['event'] == 'RESUME' for event in target.events))
     guest.tell('quit')

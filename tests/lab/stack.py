@@ -104,12 +104,14 @@ class Stack:
         self.sockets, self.pending, self.listeners = {}, [], []
         self.selector = selectors.DefaultSelector()
         self.process = self.started = self.deadline = self.kernel = self.l0 = None
+        # where QEMUs that migrate to each other meet
+        self.sockets_folder = '/run'
 
     def __enter__(self):
         config = self.config
         self.kernel = images.Kernel(config.kernel, config.pages).make()
         qemu = parts.patched_qemu() if config.qemu == 'patched' else parts.distro_qemu()
-        initrd = images.l1_initrd(self.kernel, qemu)
+        initrd = config.l1_initrd(self.kernel, qemu)
         if config.l0_stack:
             command = powernv_command(config, self.kernel, images.l0_initrd(self.kernel, initrd))
             consoles, attach = ('l0', *CONSOLES), powernv_console
@@ -159,13 +161,22 @@ class Stack:
         if not ready:
             raise Timeout
         for key, _ in ready:
-            data = key.fileobj.recv(65536)
-            if not data:
-                self.process.wait()
-                words = self.process.stderr.read().decode(errors='replace').strip().splitlines()
-                words = words or [text for _, text in self.pending] or self.log
-                raise Broken(f'L0 ended by itself: {words[-1] if words else "without a word"}')
-            self.pending += [(key.data.name, line) for line in key.data.feed(data)]
+            try:
+                data = key.fileobj.recv(65536)
+            except ConnectionResetError:
+                # it ended, and had not read all that it was told
+                data = b''
+            if data:
+                self.pending += [(key.data.name, line) for line in key.data.feed(data)]
+            else:
+                self.closed(key)
+
+    def closed(self, _):
+        """A console closes with L0."""
+        self.process.wait()
+        words = self.process.stderr.read().decode(errors='replace').strip().splitlines()
+        words = words or [text for _, text in self.pending] or self.log
+        raise Broken(f'L0 ended by itself: {words[-1] if words else "without a word"}')
 
     def next_line(self):
         """The next (console, text); every one of them goes into the log."""
@@ -194,6 +205,13 @@ class Stack:
         """Type COMMAND into L1's shell."""
         self.send('l1', command)
 
+    def launch(self, guest):
+        """Start the QEMU of GUEST in L1."""
+        # sed marks what QEMU says; its exit comes after its last word, on a line of its own
+        command = l2_command(self.config, guest.console, guest.monitor, guest.extra)
+        self.shell(f'{{ {command}; status=$?; echo; echo "exit $status"; }} </dev/null 2>&1 | '
+                   f"sed 's/^/{guest.mark}: /' &")
+
 
 def l0_command(which):
     """L0's QEMU: ours, or Debian's."""
@@ -207,7 +225,8 @@ def l1_options(config, kernel, initrd):
     """L1's QEMU, but for its accelerator and consoles."""
     mode = '' if config.compat == 'none' else f',max-cpu-compat={config.compat}'
     caps, cpu = (POWERNV_GUEST + L1_PAGES[config.pages], 'host') if config.l0_stack else ('', config.host)
-    return ['-nodefaults', '-no-user-config', '-display', 'none', '-smp', config.l1_smp, '-m', '1G',
+    return ['-nodefaults', '-no-user-config', '-display', 'none', '-smp', config.l1_smp,
+            '-m', config.l1_memory,
             '-cpu', cpu, '-machine', f'pseries,{APIS[config.api]},x-vof=on{mode}{caps}', '-kernel', str(kernel),
             '-initrd', str(initrd), '-append', COMMAND_LINE + L0_NEEDS[config.l0]]
 
@@ -319,10 +338,7 @@ class Guest:
         stack.listeners.append(self)
 
     def start(self):
-        # sed marks what QEMU says; its exit comes after its last word, on a line of its own
-        command = l2_command(self.stack.config, self.console, self.monitor, self.extra)
-        self.stack.shell(f'{{ {command}; status=$?; echo; echo "exit $status"; }} </dev/null 2>&1 | '
-                         f"sed 's/^/{self.mark}: /' &")
+        self.stack.launch(self)
 
     def take(self, name, text):
         """One line of one console, which may be another's."""
@@ -418,7 +434,7 @@ class Guest:
     def message(self):
         """QEMU's own words; the kernel's where those say more, or QEMU has none."""
         kernel = [re.sub(r'^\[ *[\d.]+\] ', '', word) for word in self.kernel_words]
-        said = [re.sub(r'^qemu-system-\w+: ', '', word) for word in self.words]
+        said = [re.sub(r'^qemu-(system-\w+|kvm): ', '', word) for word in self.words]
         said = [word for word in said if not REGISTER_DUMP.match(word) and not NOISE.match(word)]
         if self.outcome() == 'guest-wide-elements':
             said = [word for word in kernel if WIDE_ELEMENTS in word][:1] + said
