@@ -60,7 +60,8 @@ def say(text):
 def run(command, **kwargs):
     """Run COMMAND quietly; its own last words become the error."""
     try:
-        return subprocess.run(command, check=True, text=True, stdin=subprocess.DEVNULL,
+        # "lab here" runs on Python 3.6, too: text=True has its old name there
+        return subprocess.run(command, check=True, universal_newlines=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs).stdout
     except FileNotFoundError:
         raise Error(f'{command[0]} is not installed: run ./configure, which names '

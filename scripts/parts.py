@@ -115,7 +115,8 @@ def build(target):
         raise Error('building QEMU failed:\n' + '\n'.join(words.splitlines()[-20:]))
 
 
-@functools.cache
+# Python 3.6, which "lab here" can have, knows no functools.cache
+@functools.lru_cache(maxsize=None)
 def built(target):
     """The qemu-system-ppc64 of one of our builds: that in QEMU_BUILDS as it is, else ours, up to date."""
     builds = os.environ.get('QEMU_BUILDS')
@@ -137,20 +138,23 @@ def native_qemu():
     return built('tcg')
 
 
+def qcow2():
+    """An empty image for snapshots: header, refcounts, and a level-1 table."""
+    cluster = 1 << 16
+    header = struct.pack('>4sIQIIQIIQQIIQ', b'QFI\xfb', 2, 0, 0, 16, 1 << 20, 0, 1, 3 * cluster, cluster, 1, 0, 0)
+    image = bytearray(4 * cluster)
+    image[:len(header)] = header
+    image[cluster:cluster + 8] = struct.pack('>Q', 2 * cluster)
+    image[2 * cluster:2 * cluster + 8] = struct.pack('>4H', 1, 1, 1, 1)
+    return image
+
+
 def empty_disk():
-    """A qcow2 image for snapshots: header, refcounts, and a level-1 table."""
     path = BUILD / 'empty.qcow2'
     with locked('empty.qcow2'):
         if not path.exists():
-            cluster = 1 << 16
-            header = struct.pack('>4sIQIIQIIQQIIQ', b'QFI\xfb', 2, 0, 0, 16, 1 << 20, 0, 1, 3 * cluster,
-                                 cluster, 1, 0, 0)
-            image = bytearray(4 * cluster)
-            image[:len(header)] = header
-            image[cluster:cluster + 8] = struct.pack('>Q', 2 * cluster)
-            image[2 * cluster:2 * cluster + 8] = struct.pack('>4H', 1, 1, 1, 1)
             half = path.with_suffix('.part')
-            half.write_bytes(image)
+            half.write_bytes(qcow2())
             half.rename(path)
     return path
 

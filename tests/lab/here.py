@@ -1,0 +1,410 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab on a POWER machine that is a KVM host itself: no L0, no L1.
+
+This module and what it imports run on any distribution's Python from 3.6 on,
+without Debian's tools.
+"""
+
+import contextlib
+import html
+import os
+import pathlib
+import platform
+import re
+import selectors
+import shutil
+import socket
+import subprocess
+import tempfile
+import textwrap
+import time
+from typing import NamedTuple
+
+import images
+import life
+import matrix
+import parts
+import stack
+from debian import Error, run as tool
+
+HOME = pathlib.Path(__file__).resolve().parent
+KERNELS = ('/boot/vmlinux-{0}', '/boot/vmlinuz-{0}', '/usr/lib/modules/{0}/vmlinux', '/usr/lib/modules/{0}/vmlinuz')
+NESTED = pathlib.Path('/sys/module/kvm_hv/parameters/nested')
+WIDTH = 76
+# Seconds for a stage of a guest's life; SLOF alone takes half a minute where KVM is nested in an emulator
+PATIENCE = 180
+QEMUS = ('qemu', 'other')
+MARKS = tuple(place[0] for place in stack.PLACES)
+# The upper half of a PVR, and what KVM_PPC_GET_COMPAT_CAPS answers
+FAMILIES = {0x4b: 'power8', 0x4c: 'power8', 0x4d: 'power8', 0x4e: 'power9', 0x80: 'power10', 0x82: 'power11'}
+BITS = {'power9': 1 << 62, 'power10': 1 << 61, 'power11': 1 << 60}
+# Outcomes, as short as a table needs them; what QEMU said comes below it
+SHORT = {'kvm-run-failed': 'fails', 'guest-wide-elements': 'fails', 'hung': 'hangs', **{
+    mode: mode.replace('power', 'Power' if mode == 'power11' else 'POWER') for mode in stack.MODES}}
+
+
+class Row(NamedTuple):
+    """What QEMU is told, and what must be seen; a name in braces is one of modes()."""
+    machine: str
+    cpu: str
+    outcome: str
+    steps: tuple = ()
+
+    def fill(self, known):
+        """The row for a host with the modes KNOWN; None where it has none to test this with."""
+        try:
+            machine, cpu = self.machine.format(**known), self.cpu.format(**known)
+        except KeyError:
+            return None
+        return Row(machine, cpu, self.outcome.format(**known) if known else None, self.steps)
+
+    def expected(self):
+        """(what QEMU is told, or what the guest goes through then; the outcome in the words of matrix.cfg)"""
+        yield self.machine or f'-cpu {self.cpu}', self.outcome
+        for step in self.steps:
+            yield f'then {step}', self.outcome and self.outcome.replace('booted', step)
+
+
+ROWS = (
+    # no step follows one that fails: the one that asks most of the guest's kernel comes last
+    Row('', 'host', 'booted:{own}', ('reboot', 'savevm', 'migrate', 'hotplug')),
+    Row('max-cpu-compat={own}', 'host', 'booted:{own}'),
+    Row('max-cpu-compat={below}', 'host', 'booted:{below}'),
+    Row('max-cpu-compat={above}', 'host', 'refused'),
+    Row('', '{own}', 'booted:{own}'),
+)
+
+
+class Config(NamedTuple):
+    """What a guest is started with."""
+    qemu: pathlib.Path
+    kernel: pathlib.Path
+    initrd: pathlib.Path
+    machine: str
+    cpu: str
+    init: str
+
+
+class KernelLog:
+    """What the kernel logs from now on, read like a socket."""
+
+    def __init__(self):
+        self.fd = os.open('/dev/kmsg', os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self.fd, 0, os.SEEK_END)
+
+    def fileno(self):
+        return self.fd
+
+    def recv(self, size):
+        try:
+            record = os.read(self.fd, size)
+        except BrokenPipeError:
+            # the kernel was faster; the next read goes on behind the gap
+            return b'\n'
+        return record.partition(b';')[2].partition(b'\n')[0] + b'\n'
+
+    def close(self):
+        os.close(self.fd)
+
+
+class Host(stack.Stack):
+    """This machine in the place of L1; each guest's QEMU is a process."""
+
+    def __init__(self, config, folder, progress):
+        super().__init__(config, self.renew, [])
+        self.shown = progress
+        self.sockets_folder = folder
+        self.disk = pathlib.Path(folder, 'disk')
+        self.processes = {}
+
+    def __enter__(self):
+        self.disk.write_bytes(parts.qcow2())
+        # only some may read it
+        with contextlib.suppress(OSError):
+            self.sockets['l1'] = log = KernelLog()
+            self.selector.register(log, selectors.EVENT_READ, stack.Line('l1'))
+        self.renew('starting')
+        return self
+
+    def renew(self, stage):
+        """A stage of its own has the whole time."""
+        self.deadline = time.monotonic() + PATIENCE
+        self.shown(stage)
+
+    def __exit__(self, *exception):
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        super().__exit__(*exception)
+
+    def launch(self, guest):
+        names = (guest.mark, guest.console, guest.monitor)
+        pairs = [socket.socketpair() for _ in names]
+        for name, (ours, _) in zip(names, pairs):
+            self.sockets[name] = ours
+            self.selector.register(ours, selectors.EVENT_READ, stack.Line(name))
+        theirs = [other for _, other in pairs]
+        self.processes[guest.mark] = self.spawn(*theirs, guest.extra)
+        for other in theirs:
+            other.close()
+
+    def spawn(self, words, console, monitor, extra):
+        """QEMU with no option that only some of its builds know."""
+        config, console, monitor = self.config, console.fileno(), monitor.fileno()
+        command = [
+            str(config.qemu), '-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm',
+            '-machine', config.machine, '-cpu', config.cpu, '-smp', '1,maxcpus=2', '-m', '512M',
+            '-chardev', f'socket,id=l2,fd={console}', '-serial', 'chardev:l2',
+            '-chardev', f'socket,id=qmp,fd={monitor}', '-mon', 'chardev=qmp,mode=control',
+            '-blockdev', f'qcow2,node-name=disk,file.driver=file,file.filename={self.disk}',
+            '-kernel', str(config.kernel), '-initrd', str(config.initrd),
+            '-append', stack.COMMAND_LINE + config.init, *extra]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=words, stderr=subprocess.STDOUT,
+                                pass_fds=[console, monitor], start_new_session=True)
+
+    def send(self, name, text):
+        # that a QEMU has ended is for closed() to tell
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            super().send(name, text)
+
+    def closed(self, key):
+        """A QEMU lets go of its sockets when it ends; the last word is on that of its output."""
+        self.selector.unregister(key.fileobj)
+        if key.data.name in MARKS:
+            self.pending.append((key.data.name, f'exit {self.processes[key.data.name].wait()}'))
+
+    def next_line(self):
+        name, text = super().next_line()
+        return ('l1', f'{name}: {text}') if name in MARKS else (name, text)
+
+
+def missing():
+    """What this machine lacks of a KVM host, or None."""
+    if platform.machine() != 'ppc64le':
+        return f'this machine is {platform.machine()}: run this on ppc64le Linux that has /dev/kvm'
+    if not os.path.exists('/dev/kvm'):
+        return 'this machine has no /dev/kvm: load the module kvm-hv, in a partition if that may have guests'
+    if not os.access('/dev/kvm', os.R_OK | os.W_OK):
+        return '/dev/kvm is not for this user: run this as root, or in the group that owns /dev/kvm'
+    return None
+
+
+def find_kernel():
+    """The kernel that runs here, as a file that QEMU loads."""
+    places = [pathlib.Path(place.format(platform.release())) for place in KERNELS]
+    for place in places:
+        if os.access(str(place), os.R_OK):
+            return place
+    raise Error(f'cannot read a kernel in {", ".join(map(str, places))}: give one with --kernel')
+
+
+def prober(folder):
+    """The program of tests/lab/*.c, as the kit ships it or as a compiler here makes it."""
+    shipped, made = HOME / 'probe', pathlib.Path(folder, 'probe')
+    if shipped.exists():
+        return shipped
+    advice = 'install gcc and the static C library (libc6-dev, glibc-static), or use what make host-kit packs'
+    if not shutil.which('cc'):
+        raise Error(f'there is no C compiler here: {advice}')
+    try:
+        tool(['cc', '-static', '-O2', '-o', str(made), *map(str, sorted(HOME.glob('*.c')))])
+    except Error as e:
+        raise Error(f'cannot compile the init of the guests ({e}): {advice}') from None
+    return made
+
+
+def mode_of(version):
+    """The mode that a PVR means, a logical one or a CPU's own."""
+    return matrix.LOGICAL.get(version) or FAMILIES.get(version >> 16)
+
+
+def api(values):
+    """Nested by which API, as far as a user can see."""
+    if values['machine'].startswith('PowerNV') or values['kvm_type'] == 'PR':
+        return 'none'
+    if values['nests'] == '1':
+        return 'v1'
+    # with v2 a guest cannot be a KVM host of that kind; nor can it where the administrator says so
+    return 'v2' if NESTED.exists() and NESTED.read_text().strip() in ('Y', '1') else 'unknown'
+
+
+def look(probe):
+    """What this host is."""
+    report = stack.Report()
+    for line in tool([str(probe)]).splitlines():
+        report.take(line)
+    values = report.values
+    if 'kvm' in values:
+        raise Error(f'KVM makes no guest here ({values["kvm"]}): see what the kernel logs about KVM')
+    return {**values, 'pages': os.sysconf('SC_PAGE_SIZE'), 'api': api(values),
+            'mode': mode_of(int(values.get('cpu_version', values['pvr']), 16))}
+
+
+def modes(host):
+    """{own, below, above: a mode}, as far as KVM has modes, and this host has them."""
+    own = host['mode']
+    if not own or host['kvm_type'] == 'PR':
+        return {}
+    number = stack.MODES.index(own)
+    older, newer = stack.MODES[1:number], stack.MODES[number + 1:]
+    if 'compat_caps' in host:
+        older = [mode for mode in older if int(host['compat_caps'], 16) & BITS[mode]]
+    elif host['api'] != 'v1' and not host['machine'].startswith('PowerNV'):
+        # the hypervisor need not have all that its partition has
+        older = []
+    return {'own': own, **({'below': older[-1]} if older else {}), **({'above': newer[0]} if newer else {})}
+
+
+def taken(guest):
+    """What this QEMU took from its host; one without the series has no such properties."""
+    found = {}
+    for name in ('host-compat-modes', 'host-compat-source', 'max-cpu-compat'):
+        with contextlib.suppress(stack.Refused, stack.Timeout):
+            found[name] = guest.ask('qom-get', path='/machine', property=name)
+    return found
+
+
+def whole_life(config, row, folder, progress):
+    """A guest's life under one QEMU; (the outcome and message of each line of ROW, what QEMU took)"""
+    with Host(config, folder, progress) as host:
+        guest = stack.Guest(host)
+        guest.start()
+        took = taken(guest)
+        with contextlib.suppress(stack.Timeout):
+            guest.until_up()
+        up = guest.report.complete
+        result = {'l2': {'outcome': guest.outcome(), 'message': guest.message(), **(guest.report.values if up else {})}}
+        steps = life.lead(guest, row.steps) if up else []
+    cells = [{'outcome': matrix.came_to(result), 'message': None if up else result['l2']['message']}]
+    for count, step in enumerate(steps, 1):
+        cells.append({'outcome': matrix.came_to({**result, 'do': steps[:count]}), 'message': step['message']})
+    cells += [{'outcome': None, 'message': None}] * (1 + len(row.steps) - len(cells))
+    return cells, took
+
+
+def measure(args, progress):
+    """The host, its QEMUs and the table, as --json prints them."""
+    with tempfile.TemporaryDirectory() as folder:
+        probe, initrd = prober(folder), pathlib.Path(folder, 'initrd')
+        images.pack({'init': probe}, {}, initrd)
+        host, kernel = look(probe), args.kernel or find_kernel()
+        programs = {name: getattr(args, name) for name in QEMUS if getattr(args, name)}
+        # without it a kernel with 4 KiB pages cannot give the 64 KiB that the machine has by default
+        machine = 'pseries' + (stack.L1_PAGES['4k'] if host['pages'] == 4096 else '') + \
+            (f',{args.l2_machine}' if args.l2_machine else '')
+        result = {'host': host, 'kernel': str(kernel), 'machine': machine, 'rows': [], 'qemus': {
+            name: {'path': str(path), 'version': tool([str(path), '--version']).splitlines()[0]}
+            for name, path in programs.items()}}
+        for row in filter(None, (row.fill(modes(host)) for row in ROWS)):
+            lines = [{'options': options, 'expected': outcome} for options, outcome in row.expected()]
+            for name, path in programs.items():
+                def stage(text, options=lines[0]['options'], path=path):
+                    progress(f'{path.name}, {options}: {text},')
+                config = Config(path, kernel, initrd, machine + (f',{row.machine}' if row.machine else ''), row.cpu,
+                                stack.L2_WORK if row.steps else '')
+                cells, took = whole_life(config, row, folder, stage)
+                result['qemus'][name].setdefault('took', took)
+                for line, cell in zip(lines, cells):
+                    line[name] = cell
+            result['rows'] += lines
+    result['right'] = all(line['expected'] in (None, line['qemu']['outcome']) for line in result['rows'])
+    return result
+
+
+def entry(name, text):
+    return textwrap.fill(text, WIDTH, initial_indent=f'{name + ":":<8}', subsequent_indent=' ' * 8,
+                         break_long_words=False, break_on_hyphens=False).split('\n')
+
+
+def bits(answer):
+    return ', '.join(SHORT[mode] for mode, bit in BITS.items() if int(answer, 16) & bit) or 'no mode that is known'
+
+
+def in_words(took):
+    """What a QEMU took from its host; only one with the series can say all of it."""
+    return ', '.join(f'{name}: {(" ".join(value) if isinstance(value, list) else value) or "empty"}'
+                     for name, value in took.items())
+
+
+def describe(result):
+    """What this host is, and what its QEMUs took from it."""
+    host = result['host']
+    answer = f'{host["compat_caps"]} ({bits(host["compat_caps"])})' if 'compat_caps' in host else \
+        host['compat_caps_error']
+    yield from entry('Host', f'{host["machine"]}, {host["cpu"]}, PVR {host["pvr"]}, '
+                             f'cpu-version {host.get("cpu_version", "unknown")}')
+    yield from entry('KVM', f'{host["kvm_type"]}, nested API {host["api"]}, KVM_PPC_GET_COMPAT_CAPS: {answer}')
+    yield from entry('Linux', f'{host["kernel"]}, {host["pages"] // 1024} KiB pages')
+    yield from entry('Guest', f'-accel kvm -machine {result["machine"]} -kernel {result["kernel"]}')
+    for letter, qemu in zip('AB', result['qemus'].values()):
+        yield from entry(f'QEMU {letter}', f'{qemu["path"]}, {qemu["version"]}; {in_words(qemu["took"])}'.rstrip('; '))
+
+
+def shown(outcome):
+    if not outcome:
+        return '-'
+    word = outcome.partition(':')[2] or re.sub(f'^({"|".join(life.STEPS)})-', '', outcome)
+    return SHORT.get(word, word)
+
+
+def table(result):
+    """(the cells of each line, the notes on them)"""
+    lines, notes = [['guest', 'expected', *(f'QEMU {letter}' for letter, _ in zip('AB', result['qemus']))]], []
+    for row in result['rows']:
+        line = [row['options'], shown(row['expected'])]
+        for name in result['qemus']:
+            text, note = shown(row[name]['outcome']), row[name]['message']
+            if name == 'qemu' and row[name]['outcome'] and row['expected'] not in (None, row[name]['outcome']):
+                text += ', wrong'
+            if note:
+                notes += [] if note in notes else [note]
+                text += f' [{notes.index(note) + 1}]'
+            line.append(text)
+        lines.append(line)
+    return lines, notes
+
+
+def author():
+    """Who runs this, as git knows them."""
+    with contextlib.suppress(Error):
+        name, address = (tool(['git', 'config', f'user.{key}']).strip() for key in ('name', 'email'))
+        return f'{name} <{address}>'
+    return None
+
+
+def mail(result):
+    """The lines of a mail that says what was tested."""
+    yield from describe(result)
+    yield ''
+    lines, notes = table(result)
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines.insert(1, ['-' * width for width in widths])
+    for line in lines:
+        yield '  '.join(f'{cell:<{width}}' for cell, width in zip(line, widths)).rstrip()
+    yield ''
+    for number, note in enumerate(notes, 1):
+        yield from textwrap.wrap(note, WIDTH, initial_indent=f'[{number}] ', subsequent_indent='    ')
+    who = author() if result['right'] else None
+    if who:
+        yield from ['', f'Tested-by: {who}']
+
+
+def page(result):
+    """The same for a browser."""
+    lines, notes = table(result)
+    head, *rows = ([html.escape(cell) for cell in line] for line in lines)
+    title = f'Guests on {html.escape(result["host"]["machine"])}'
+    header = ''.join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = '\n'.join(f'<tr><th scope="row">{row[0]}</th>' + ''.join(f'<td>{cell}</td>' for cell in row[1:]) + '</tr>'
+                     for row in rows)
+    said = ''.join(f'<li>{html.escape(note)}</li>' for note in notes)
+    return f'''<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<!-- SPDX-License-Identifier: GPL-2.0-or-later -->
+<title>{title}</title><style>{matrix.STYLE}</style></head><body>
+<h1>{title}</h1>
+<pre tabindex="0">{html.escape(chr(10).join(describe(result)))}</pre>
+<div class="scroll" tabindex="0" role="region" aria-label="The guests"><table><thead><tr>{header}</tr></thead><tbody>
+{body}
+</tbody></table></div><ol>{said}</ol></body></html>
+'''
