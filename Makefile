@@ -15,13 +15,14 @@ ninja = PYTHONPATH="$$($(python) scripts/parts.py meson)" ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check unit fuzz bench matrix clean kvm tcg kvm-ubsan kvm-link \
+.PHONY: help boot check unit fuzz bench matrix host-kit clean kvm tcg kvm-ubsan kvm-link \
         check-bases bisect-check check-topics check-docs docs series deb-source
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
 	@echo 'make check     all tests that a change has to pass'
 	@echo 'make matrix    every row of tests/lab/matrix.cfg; page in build/matrix.html'
+	@echo 'make host-kit  a tarball that tests a POWER host with KVM (QEMU=1 adds ours)'
 	@echo 'make bench     what a change of mode costs, patched beside unpatched'
 	@echo 'make fuzz      random hosts and guests (SECONDS=600 SEED=1)'
 	@echo 'make series    the mail-ready patches, in build/series (TOPIC=host-compat)'
@@ -69,6 +70,10 @@ bench: kvm
 
 matrix: $(home)/.ready
 	@scripts/lab matrix --json build/matrix.json --html build/matrix.html
+
+# QEMU=1 puts ours into it
+host-kit: $(if $(QEMU),kvm,$(home)/.ready)
+	@scripts/host-kit $(if $(QEMU),--qemu)
 
 # BASE=..., TOPIC=NAME, VERSION=vN, RFC=1
 series: $(home)/.ready
