@@ -274,7 +274,7 @@ def whole_life(config, row, folder, progress):
             guest.until_up()
         up = guest.report.complete
         result = {'l2': {'outcome': guest.outcome(), 'message': guest.message(), **(guest.report.values if up else {})}}
-        steps = life.lead(guest, row.steps) if up else []
+        steps = life.lead(guest, row.steps)[1] if up else []
     cells = [{'outcome': matrix.came_to(result), 'message': None if up else result['l2']['message']}]
     for count, step in enumerate(steps, 1):
         cells.append({'outcome': matrix.came_to({**result, 'do': steps[:count]}), 'message': step['message']})
