@@ -9,7 +9,7 @@ queue := $(wildcard series/*/* series/*/. hw/ppc/* include/hw/ppc/* target/ppc/*
                     docs/system/ppc/* tests/unit/*)
 meson = PYTHONPATH="$$($(python) scripts/parts.py meson)" \
         $(python) -m mesonbuild.mesonmain
-ninja = PYTHONPATH="$$($(python) scripts/parts.py meson)" ninja
+ninja = $(python) scripts/parts.py ninja
 
 # One cache for all clones of this repository
 export CCACHE_BASEDIR := $(CURDIR)
@@ -43,19 +43,19 @@ $(home)/.ready: configure scripts/prepare scripts/builds.py scripts/graft script
 	@touch $@
 
 kvm tcg: $(home)/.ready
-	@$(ninja) -C $(home)/$@ qemu-system-ppc64
+	@$(ninja) $(home)/$@ qemu-system-ppc64
 
 kvm-ubsan: $(home)/.ready
 	@scripts/prepare "$$($(python) scripts/parts.py base)" $@
-	@$(ninja) -C $(home)/$@ qemu-system-ppc64
+	@$(ninja) $(home)/$@ qemu-system-ppc64
 
 # target/ppc/kvm.c is in the 32-bit target, too, compat.c is not
 kvm-link: $(home)/.ready
-	@$(ninja) -C $(home)/kvm qemu-system-ppc
+	@$(ninja) $(home)/kvm qemu-system-ppc
 
 # QEMU's own run of our unit test
 unit: $(home)/.ready
-	@$(ninja) -C $(home)/tcg tests/unit/test-ppc-host-compat
+	@$(ninja) $(home)/tcg tests/unit/test-ppc-host-compat
 	@$(home)/tcg/tests/unit/test-ppc-host-compat
 
 boot: $(home)/.ready

@@ -30,12 +30,20 @@ class Error(Exception):
 
 
 @contextlib.contextmanager
-def locked(name):
-    """Hold build/NAME.lock: one process at a time makes what NAME stands for."""
+def locked(name, busy=None):
+    """Hold build/NAME.lock: one process at a time makes what NAME stands for.
+
+    BUSY is said where another process has it.
+    """
     BUILD.mkdir(exist_ok=True)
     with open(BUILD / f'{name}.lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if busy:
+                say(busy)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
 
 
 class Parser(argparse.ArgumentParser):

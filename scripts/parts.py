@@ -98,11 +98,22 @@ def distro_qemu():
     return guest_root() / 'usr/bin/qemu-system-ppc64'
 
 
+def building(place):
+    """Hold PLACE, a folder that QEMU is configured or built in."""
+    return locked(place, f'waiting for another build in {place.relative_to(TOP)} to end')
+
+
+def ninja(place, *targets):
+    """Become ninja in PLACE, once nobody else is at work there; it and all that it starts hold the lock."""
+    with building(pathlib.Path(place).resolve()) as lock:
+        os.set_inheritable(lock.fileno(), True)
+        os.execvpe('ninja', ['ninja', '-C', place, *targets], dict(os.environ, PYTHONPATH=meson_path()))
+
+
 def build(target):
-    """make TARGET, one caller at a time; interrupted, it leaves no process of the build."""
-    with locked(f'make-{target}'), \
-            subprocess.Popen(['make', '-s', '-C', TOP, target], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, text=True, start_new_session=True) as made:
+    """make TARGET; interrupted, it leaves no process of the build."""
+    with subprocess.Popen(['make', '-s', '-C', TOP, target], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, start_new_session=True) as made:
         try:
             words = made.communicate()[0]
         except BaseException:
@@ -161,4 +172,10 @@ def empty_disk():
 
 if __name__ == '__main__':
     # for the Makefile
-    print({'base': base, 'home': lambda: home().relative_to(TOP), 'meson': meson_path}[sys.argv[1]]())
+    does = {'base': lambda: print(base()), 'home': lambda: print(home().relative_to(TOP)),
+            'meson': lambda: print(meson_path()), 'ninja': ninja}
+    try:
+        does[sys.argv[1]](*sys.argv[2:])
+    except (Error, OSError) as e:
+        print(f'scripts/parts.py: {e}', file=sys.stderr)
+        sys.exit(1)
