@@ -17,10 +17,12 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 BUILD = TOP / 'build'
 KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
+DAY = 24 * 60 * 60
 # A mirror that is being brought up to date can have a suite whole under one of its names only
 OTHER_NAMES = {'bookworm': 'oldstable', 'trixie': 'stable', 'sid': 'unstable'}
 
@@ -102,6 +104,7 @@ class Suite:
     def __init__(self, name, arch):
         self.name, self.arch = name, arch
         self.home = BUILD / 'apt' / f'{name}-{arch}'
+        self.updated = self.home / 'updated'
 
     def apt(self, tool, *args, cwd=None):
         home = self.home
@@ -124,8 +127,20 @@ class Suite:
     def ready(self):
         """Fetch the lists where they never were."""
         with locked(f'lists-{self.home.name}'):
-            if not (self.home / 'updated').exists():
+            if not self.updated.exists():
                 self._update()
+
+    def refresh(self):
+        """Fetch the lists once a day; where the mirror cannot be read, those that are there do for one more."""
+        with locked(f'lists-{self.home.name}'):
+            if not self.updated.exists():
+                self._update()
+            elif self.updated.stat().st_mtime < time.time() - DAY:
+                try:
+                    self._update()
+                except Error as e:
+                    say(f'going on with the lists that are there: {e}')
+                    self.updated.touch()
 
     def _update(self):
         say(f'{self.name} {self.arch}: package lists')
@@ -145,7 +160,7 @@ class Suite:
                 sources.write_text(before)
                 raise Error(f'cannot read the package lists of {self.name} ({e}): check the network and '
                             "this machine's apt configuration, then run this again") from None
-        (self.home / 'updated').touch()
+        self.updated.touch()
 
     def _fetch_lists(self, name):
         """The lists of this suite from where the mirror has it as NAME."""

@@ -5,6 +5,8 @@ Everything is made once, under build/kernels and build/images, and stands
 there complete or not at all.
 """
 
+import contextlib
+import fcntl
 import functools
 import gzip
 import hashlib
@@ -12,10 +14,9 @@ import lzma
 import pathlib
 import re
 import stat
-import subprocess
 import tempfile
 
-from debian import BUILD, TOP, Error, Suite, locked, run, say
+from debian import BUILD, TOP, Error, Suite, compare_versions, locked, run, say
 import parts
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -27,10 +28,7 @@ APPLETS = ('sh', 'mount', 'insmod', 'stty', 'sed')
 MOUNT_POINTS = ('proc', 'sys', 'dev', 'run', 'tmp')
 CROSS = 'powerpc64le-linux-gnu-'
 IMAGES = BUILD / 'images'
-
-
-def newer(a, b):
-    return subprocess.run(['dpkg', '--compare-versions', a, 'gt', b], check=False).returncode == 0
+KERNELS = BUILD / 'kernels'
 
 
 def compare_suites(pages):
@@ -41,29 +39,33 @@ def compare_suites(pages):
             found[suite] = version
     if not found:
         raise Error(f'none of {", ".join(SUITES)} has a ppc64el kernel on this mirror: try again later')
-    return functools.reduce(lambda a, b: b if newer(found[b], found[a]) else a, found)
+    return functools.reduce(lambda a, b: b if compare_versions(found[b], found[a]) > 0 else a, found)
 
 
-def newest_suite(pages='4k'):
-    """The suite with the newest kernel; asking apt takes seconds, so it is kept with the lists."""
-    lists = [suite.home / 'updated' for suite in (Suite(name, 'ppc64el') for name in SUITES)]
-    known = BUILD / 'kernels' / f'newest-{pages}'
-    with locked(known.name):
-        if not known.exists() or not all(
-                path.exists() and path.stat().st_mtime < known.stat().st_mtime for path in lists):
-            found = compare_suites(pages)
-            known.parent.mkdir(parents=True, exist_ok=True)
-            half = known.with_suffix('.part')
+def remembered(name, suites, ask):
+    """What ASK() says; asking apt takes seconds, so it is asked anew only when the lists of SUITES are new."""
+    known = KERNELS / name
+    with locked(name):
+        for suite in suites:
+            suite.refresh()
+        if not known.exists() or any(suite.updated.stat().st_mtime >= known.stat().st_mtime for suite in suites):
+            found = ask()
+            KERNELS.mkdir(parents=True, exist_ok=True)
+            half = KERNELS / f'{name}.part'
             half.write_text(found)
             half.rename(known)
         return known.read_text()
 
 
+def newest_suite(pages='4k'):
+    """The suite with the newest kernel."""
+    suites = [Suite(name, 'ppc64el') for name in SUITES]
+    return remembered(f'newest-{pages}', suites, lambda: compare_suites(pages))
+
+
 def kernel_packages(suite, pages):
     """The packages that hold the kernel proper and its modules."""
     found, wanted = [], [f'linux-image-{FLAVOURS[pages]}']
-    if not suite.version(wanted[0]):
-        raise Error(f'{suite.name} has no ppc64el kernel with {pages} pages on this mirror: choose another suite')
     while wanted:
         package = wanted.pop()
         if package not in found and re.match(r'linux-(image|binary|modules)-', package):
@@ -73,39 +75,80 @@ def kernel_packages(suite, pages):
 
 
 class Kernel:
-    """A suite's newest kernel, stripped, with the modules that KVM needs."""
+    """A suite's newest kernel, stripped, with the modules that KVM needs; no other process removes it."""
 
-    def __init__(self, suite, pages='4k'):
-        self.suite, self.pages = suite, pages
-        self.home = BUILD / 'kernels' / f'{suite}-{pages}'
-        self.vmlinux = self.home / 'vmlinux'
+    def __init__(self, suite, pages):
+        self.suite, self.pages, self.name = Suite(suite, 'ppc64el'), pages, f'{suite}-{pages}'
+        with locked(f'kernel-{self.name}'):
+            self.home = self._newest()
+            self.vmlinux = self.home / 'vmlinux'
+            self.held = open(self.vmlinux, 'rb')    # pylint: disable=consider-using-with
+            fcntl.flock(self.held, fcntl.LOCK_SH)
+            self._remove_others()
 
-    def make(self):
-        with locked(f'kernel-{self.home.name}'):
-            if not self.home.exists():
-                self._unpack()
-        return self
+    def _version(self):
+        version = self.suite.version(f'linux-image-{FLAVOURS[self.pages]}')
+        if not version:
+            raise Error(f'{self.suite.name} has no ppc64el kernel with {self.pages} pages on this mirror: '
+                        'choose another suite')
+        return version
+
+    def _wanted(self):
+        """Where the suite's newest kernel is, or will be."""
+        return KERNELS / f'{self.name}-{remembered(f"version-{self.name}", [self.suite], self._version)}'
+
+    def _newest(self):
+        """The folder of the suite's newest kernel; where that cannot be had, of the newest that is here."""
+        home = self._wanted()
+        if not home.exists():
+            try:
+                home = self._unpack()
+            except Error as e:
+                here = sorted(self._all(), key=lambda path: path.stat().st_mtime)
+                if not here:
+                    raise
+                home = here[-1]
+                say(f'going on with {home.name}: {e}')
+        return home
+
+    def _all(self):
+        return KERNELS.glob(f'{self.name}-*')
+
+    def _remove_others(self):
+        """Remove older kernels that nobody holds, and what was packed with them."""
+        for old in self._all():
+            with open(old / 'vmlinux', 'rb') as held, contextlib.suppress(BlockingIOError):
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for image in IMAGES.glob(f'*l1-{old.name}-*.cpio'):
+                    image.unlink()
+                with tempfile.TemporaryDirectory(dir=KERNELS) as scratch:
+                    old.rename(pathlib.Path(scratch, 'old'))
 
     def _unpack(self):
-        suite = Suite(self.suite, 'ppc64el')
-        self.home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.home.parent) as scratch:
+        suite = self.suite
+        with tempfile.TemporaryDirectory(dir=KERNELS) as scratch:
             # a kernel that the mirror has replaced has another name since
             root = suite.fresh(lambda: suite.root(
-                pathlib.Path(scratch, f'unpacked-{self.home.name}'),
+                pathlib.Path(scratch, f'unpacked-{self.name}'),
                 kernel_packages(suite, self.pages), closure=False))
             half = pathlib.Path(scratch, 'half')
             half.mkdir()
             image = next(iter([*root.glob('boot/vmlinu*'), *root.glob('usr/lib/modules/*/vmlinu*')]), None)
             if not image:
-                raise Error(f'no kernel in the packages of {self.suite}: choose another suite')
+                raise Error(f'no kernel in the packages of {suite.name}: choose another suite')
             run([CROSS + 'strip', '-o', str(half / 'vmlinux'), str(image)])
             for name in MODULES:
                 for packed in root.glob(f'usr/lib/modules/**/{name}.ko.xz'):
                     (half / f'{name}.ko').write_bytes(lzma.decompress(packed.read_bytes()))
             if not (half / 'kvm-hv.ko').exists():
-                raise Error(f'no kvm-hv module in the packages of {self.suite}: choose another suite')
-            half.rename(self.home)
+                raise Error(f'no kvm-hv module in the packages of {suite.name}: choose another suite')
+            return half.rename(self._wanted())
+
+
+@functools.cache
+def newest_kernel(suite, pages):
+    """The same for all runs of this process, whatever its suite has meanwhile."""
+    return Kernel(suite, pages)
 
 
 def libraries(root, *programs):

@@ -109,7 +109,7 @@ class Stack:
 
     def __enter__(self):
         config = self.config
-        self.kernel = images.Kernel(config.kernel, config.pages).make()
+        self.kernel = images.newest_kernel(config.kernel, config.pages)
         qemu = parts.patched_qemu() if config.qemu == 'patched' else parts.distro_qemu()
         initrd = config.l1_initrd(self.kernel, qemu)
         if config.l0_stack:
