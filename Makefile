@@ -16,7 +16,7 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 .PHONY: help boot check unit fuzz bench matrix host-kit clean kvm tcg kvm-ubsan kvm-link \
-        check-bases bisect-check check-topics check-docs docs series deb-source
+        check-bases check-hosts bisect-check check-topics check-docs docs series deb-source
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
@@ -27,6 +27,7 @@ help:
 	@echo 'make fuzz      random hosts and guests (SECONDS=600 SEED=1)'
 	@echo 'make series    the mail-ready patches, in build/series (TOPIC=host-compat)'
 	@echo 'make check-bases  build on every base, and compare QEMU'\''s own tests'
+	@echo 'make check-hosts  boot and check on a bare Debian 12 and 13, as root'
 	@echo 'make bisect-check  build every commit of the series by itself'
 	@echo 'make check-topics  build and test each topic with only what it needs'
 	@echo 'make check-docs  run every command that a document shows'
@@ -82,6 +83,10 @@ series: $(home)/.ready
 # BASES="trixie sid PATH"
 check-bases: $(home)/.ready
 	@scripts/check-bases $(BASES)
+
+# HOSTS="bookworm trixie"
+check-hosts: $(home)/.ready
+	@scripts/check-hosts $(HOSTS)
 
 # Every commit by itself, both ways
 bisect-check: $(home)/.ready
