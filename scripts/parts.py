@@ -93,6 +93,13 @@ def guest_root():
         BUILD / 'roots' / f'{suite}-ppc64el', ['qemu-system-ppc', 'qemu-system-data', 'busybox'], skip=UNUSED)
 
 
+def libvirt_root():
+    """ppc64el: libvirt's daemon, its QEMU driver and virsh."""
+    return Suite(EMULATOR_SUITE, 'ppc64el').root(
+        BUILD / 'roots' / f'{EMULATOR_SUITE}-ppc64el-libvirt',
+        ['libvirt-daemon', 'libvirt-daemon-driver-qemu', 'libvirt-clients'], skip=UNUSED)
+
+
 def distro_qemu():
     """Debian's own ppc64le qemu-system-ppc64; it runs with guest_root()'s libraries."""
     return guest_root() / 'usr/bin/qemu-system-ppc64'

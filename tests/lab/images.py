@@ -245,11 +245,11 @@ def initrd(stem, files, opener=pathlib.Path.open):
     return output
 
 
-def l1_initrd(kernel, qemu):
-    """L1's initramfs: KVM, QEMU with all that it loads, and L2's kernel."""
+def l1_initrd(kernel, qemu, stem='l1', more=None):
+    """L1's initramfs: KVM, QEMU with all that it loads, L2's kernel, and MORE files."""
     which = 'patched' if TOP in qemu.parents and 'kvm' in qemu.parts else 'distro'
-    return initrd(f'l1-{kernel.home.name}-{which}', {
-        **host_files(kernel, qemu), 'l2/vmlinux': kernel.vmlinux, 'l2/initrd': l2_initrd(),
+    return initrd(f'{stem}-{kernel.home.name}-{which}', {
+        **(more or {}), **host_files(kernel, qemu), 'l2/vmlinux': kernel.vmlinux, 'l2/initrd': l2_initrd(),
         'l2/disk': parts.empty_disk()})
 
 

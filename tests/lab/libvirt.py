@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What libvirt makes of such a host: its daemon in L1, and what a user does with virsh.
+
+STEPS says what is done, and what must be seen under a QEMU that is right.
+"""
+
+import json
+import pathlib
+import re
+import shlex
+import time
+from typing import NamedTuple
+
+import images
+import life
+import matrix
+import parts
+import stack
+
+HERE = pathlib.Path(__file__).resolve().parent
+PROGRAMS = ('usr/sbin/libvirtd', 'usr/bin/virsh', 'usr/lib/libvirt/libvirt_iohelper',
+            'usr/lib/powerpc64le-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so')
+# CPUs that Debian's libvirt (11.3) has no model of
+UNKNOWN = ('power11',)
+# QEMU's words in the logs of both hosts, marked for stack.Guest
+LOGS = '/one/var/log/libvirt/qemu/guest.log /two/var/log/libvirt/qemu/guest.log'
+WATCH = f'''tail -q -n +1 -F {LOGS} 2>/dev/null | sed -n \
+-e '/terminating on signal/d' -e 's/^[^ ]*Z \\(qemu-system\\)/qemu: \\1/p' -e 's/^error: kvm run failed/qemu: &/p' \
+-e 's/.*: shutting down, reason=crashed/qemu: exit crashed/p' &'''
+SOCKET = 'qemu+unix:///system?socket=/{}/run/libvirt/libvirt-sock'
+ERRORS = "sed -n 's/.* error : [^ ]* : /error: /p' /one/var/log/libvirt/qemu/libvirtd.log"
+# libvirt's words about a CPU that it does not know
+NO_MODEL = "refused: .*CPU mode 'host-model' .* is not supported by hypervisor"
+
+ALWAYS, UNLIMITED, NEVER = 'on every host', 'on a host without a limit', 'nowhere'
+
+
+class Step(NamedTuple):
+    """One thing that a user does.
+
+    {mode} is the host's, {below} and {above} are its neighbors, and {limit} is
+    {mode} where the host is limited: a step is for hosts that have all it names.
+    """
+    name: str
+    # a regular expression for what must be seen
+    sees: str
+    # commands of virsh
+    virsh: tuple = ()
+    # define the domain anew with this <cpu> ('': none) and more options of -machine, and start it
+    cpu: str = None
+    machine: str = ''
+    # what the guest is told, so that it reports; '': it does by itself when it boots
+    tells: str = None
+    # the libvirtd that virsh talks to
+    to: str = 'one'
+    # what L1's shell does before
+    shell: str = None
+    # what must be seen instead where libvirt does not know the host's CPU
+    unknown: str = ''
+    hosts: tuple = stack.HOSTS
+    # where it is right under Debian's QEMU, too
+    distro: str = UNLIMITED
+
+
+def machine_property(name):
+    arguments = {'path': '/machine', 'property': name}
+    return f"qemu-monitor-command guest '{json.dumps({'execute': 'qom-get', 'arguments': arguments})}'"
+
+
+def host_model(model):
+    return f"<cpu mode='host-model'><model>{model}</model></cpu>"
+
+
+STEPS = (
+    Step('capabilities', "<domain type='kvm'/>", ('capabilities',), distro=ALWAYS),
+    Step('domcapabilities', "'host-passthrough' supported='yes'.*'host-model' supported='yes'",
+         ('domcapabilities --virttype kvm --machine pseries',), distro=ALWAYS,
+         unknown="'host-passthrough' supported='yes'.*'host-model' supported='no'"),
+    Step('errors in the log', '^says: $', shell=ERRORS, distro=ALWAYS,
+         unknown='^refused: (operation failed: Cannot find CPU model with PVR 0x0082[0-9]{4} ?)+$'),
+    Step('no <cpu>', 'guest: {mode}, 1 vCPU', cpu='', tells=''),
+    Step('host-compat-modes', r'"return":\[{modes}\]', (machine_property('host-compat-modes'),), distro=NEVER),
+    Step('host-compat-source', '"return":"{source}"', (machine_property('host-compat-source'),), distro=NEVER),
+    Step('reset', 'guest: {mode}, 1 vCPU', ('reset guest',), tells=''),
+    Step('setvcpus --live', 'guest: {mode}, 2 vCPUs', ('setvcpus guest 2 --live',), tells='online 1'),
+    Step('save, restore', 'guest: {mode}, 2 vCPUs', ('save guest /run/saved', 'restore /run/saved'), tells='report'),
+    Step('managedsave, start', 'guest: {mode}, 2 vCPUs', ('managedsave guest', 'start guest'), tells='report'),
+    Step('snapshot, revert', 'guest: {mode}, 2 vCPUs',
+         ('snapshot-create-as guest lab', 'snapshot-revert guest lab', 'snapshot-delete guest lab'), tells='report'),
+    Step('second libvirtd', 'Running hypervisor: QEMU', ('version',), to='two', shell='sh /libvirt/start two',
+         distro=ALWAYS),
+    # the disk is the same file in both, which libvirt cannot know
+    Step('migrate --live', 'guest: {mode}, 2 vCPUs',
+         (f'migrate --live --unsafe guest {SOCKET.format("two")} unix:///run/to-two',), tells='report'),
+    Step('destroy', '^says: $', ('destroy guest', 'list --all --name'), to='two'),
+    Step('host-passthrough', 'guest: {mode}, 1 vCPU', cpu="<cpu mode='host-passthrough'/>", tells=''),
+    Step('host-model', 'guest: {mode}, 1 vCPU', cpu="<cpu mode='host-model'/>", tells='', unknown=NO_MODEL),
+    Step('host-model, {mode}', 'guest: {mode}, 1 vCPU', cpu=host_model('{mode}'), tells='', unknown=NO_MODEL,
+         distro=ALWAYS),
+    Step('host-model, {below}', 'guest: {below}, 1 vCPU', cpu=host_model('{below}'), tells='', unknown=NO_MODEL,
+         distro=ALWAYS),
+    Step('host-model, {above}', 'refused: .*(Cannot use max-cpu-compat={above} on this host.*CPU modes of this host: '
+         '{names}|Unknown compatibility mode power11)', cpu=host_model('{above}'), unknown=NO_MODEL),
+    # what such a host needs instead
+    Step('-machine max-cpu-compat={below}', 'guest: {below}, 1 vCPU', cpu='', machine=',max-cpu-compat={below}',
+         tells='', hosts=UNKNOWN, distro=ALWAYS),
+    Step('-machine max-cpu-compat={above}', 'refused: .*Cannot use max-cpu-compat={above} on this host.*'
+         'CPU modes of this host: {names}.*Add max-cpu-compat={limit}', cpu='', machine=',max-cpu-compat={above}',
+         hosts=UNKNOWN, distro=NEVER),
+)
+
+
+class Row(NamedTuple):
+    """A host and a QEMU on it."""
+    host: str
+    compat: str
+    api: str
+    qemu: str
+
+    def words(self):
+        """The row as options of "scripts/lab libvirt"."""
+        return [word for key in Row._fields for word in (f'--{key}', getattr(self, key))]
+
+
+ROWS = [Row(host, compat, api, qemu) for host, compat in
+        (('power11', 'power10'), ('power10', 'power9'), ('power11', 'none'), ('power10', 'none'))
+        for api in stack.APIS for qemu in matrix.QEMUS]
+# What make check runs: the host of the report under both, and one whose CPU libvirt knows
+SMOKE = [Row('power10', 'power9', 'v1', 'patched'), *(Row('power11', 'power10', 'v2', qemu) for qemu in matrix.QEMUS)]
+
+
+def l1_initrd(kernel, qemu):
+    """L1's initramfs with libvirt in it."""
+    root = parts.libvirt_root()
+    programs = {name: root / name for name in PROGRAMS}
+    maps = {str(path.relative_to(root)): path for path in root.glob('usr/share/libvirt/cpu_map/*.xml')}
+    found = images.libraries(root, *programs.values())
+    return images.l1_initrd(kernel, qemu, 'libvirt', {
+        **{f'usr/lib/{name}': path for name, path in found.items()}, **programs, **maps,
+        'libvirt/start': HERE / 'libvirt-l1', 'libvirt/domain.xml': HERE / 'libvirt-domain.xml'})
+
+
+def facts(config, l1):
+    """What STEPS can name of this host."""
+    limited = config.compat != 'none'
+    mode = config.compat if limited else config.host
+    position = stack.MODES.index(mode)
+    modes = stack.MODES[1:position + 1]
+    found = {'mode': mode, 'modes': ','.join(f'"{name}"' for name in modes), 'names': ', '.join(modes),
+             'source': 'kvm' if l1.get('compat_caps') else 'device-tree'}
+    if limited:
+        found['limit'] = mode
+    if len(modes) > 1:
+        found['below'] = modes[-2]
+    if mode != stack.MODES[-1]:
+        found['above'] = stack.MODES[position + 1]
+    return found
+
+
+def fill(step, known):
+    """STEP with all names replaced by what is KNOWN of the host; None where the host lacks one."""
+    texts = {key: text for key in ('name', 'sees', 'unknown', 'cpu', 'machine') if (text := getattr(step, key))}
+    try:
+        # not format(): regular expressions have braces of their own
+        return step._replace(**{key: re.sub(r'{([a-z]+)}', lambda name: known[name[1]], text)
+                                for key, text in texts.items()})
+    except KeyError:
+        return None
+
+
+def steps_for(config, l1):
+    """STEPS as they are for this host."""
+    known, unknown = facts(config, l1), config.host in UNKNOWN
+    filled = [fill(step, known) for step in STEPS if config.host in step.hosts]
+    return [step._replace(sees=step.unknown, distro=ALWAYS) if step.unknown and unknown else step
+            for step in filled if step]
+
+
+def virsh(to, *commands):
+    # one at a time: virsh itself goes on after one that failed
+    return ' && '.join(shlex.join(['virsh', '-q', '-c', SOCKET.format(to), command]) for command in commands)
+
+
+def typed(step):
+    """STEP as L1's shell takes it."""
+    lines = [step.shell] if step.shell else []
+    commands = step.virsh
+    if step.cpu is not None:
+        changes = f's|@CPU@|{step.cpu}|; s|@MACHINE@|{step.machine}|; s|@COMMAND_LINE@|{stack.COMMAND_LINE}|'
+        lines.append(f'sed {shlex.quote(changes)} /libvirt/domain.xml >/run/domain.xml')
+        lines.append(f'{{ {virsh("one", "destroy guest")} >/dev/null 2>&1 || true; }}')
+        commands = ('define /run/domain.xml', 'start guest')
+    if commands:
+        lines.append(virsh(step.to, *commands))
+    return ' && '.join(lines)
+
+
+def plain(line):
+    """LINE without the time and the warnings that QEMU has on any nested guest."""
+    line = re.sub(r'\d{4}-[\d-]+T[\d:.]+Z qemu-system-\w+: ((-accel kvm: )?warning: .*)?', '', line).strip()
+    return '' if stack.NOISE.match(line) else line
+
+
+class User:
+    """Who types STEPS into L1's shell, and reads what comes of them."""
+
+    def __init__(self, lab):
+        self.lab, self.count, self.status, self.lines = lab, 0, None, []
+        self.guest = stack.Guest(lab)
+        lab.listeners.append(self)
+
+    def take(self, name, text):
+        # a line of the kernel's can be in the midst of it
+        found = re.search(rf'virsh {self.count}: (exit (\d+))?(.*)', text) if name == 'l1' else None
+        if found and found[1]:
+            self.status = int(found[2])
+        elif found:
+            self.lines.append(found[3])
+
+    def shell(self, command):
+        """What COMMAND says in L1; where it fails "refused", and its words from the first error on."""
+        self.count, self.status, self.lines = self.count + 1, None, []
+        self.lab.deadline = time.monotonic() + self.lab.config.timeout
+        self.lab.shell(f'{{ {{ {command}; }}; status=$?; echo; echo "exit $status"; }} </dev/null 2>&1 | '
+                       f"sed 's/^/virsh {self.count}: /'")
+        while self.status is None:
+            self.lab.step()
+        words = [word for word in map(plain, self.lines) if word]
+        errors = [number for number, word in enumerate(words) if word.startswith('error: ')]
+        if errors or self.status:
+            return 'refused: ' + ' '.join(word.removeprefix('error: ') for word in words[min(errors, default=0):])
+        return 'says: ' + ' '.join(words)
+
+    def do(self, step):
+        """What is seen of STEP."""
+        guest = self.guest
+        guest.report, guest.exited = stack.Report(), False
+        guest.words.clear()
+        guest.kernel_words.clear()
+        said = self.shell(typed(step))
+        if step.tells is None or said.startswith('refused: '):
+            return said
+        if step.tells:
+            self.lab.send(guest.console, step.tells)
+        while guest.outcome() == 'hung':
+            self.lab.step()
+        if guest.outcome() == 'booted':
+            mode = matrix.LOGICAL.get(int(guest.report.values.get('cpu_version', '0'), 16), 'raw')
+            count = guest.report.values['cpus']
+            return f'guest: {mode}, {count} vCPU{"" if count == "1" else "s"}'
+        message = guest.message() or 'without a word'
+        state = self.shell(virsh(step.to, 'domstate --reason guest', 'destroy guest')).removeprefix('says: ')
+        return f'guest: {state.split(" Domain")[0]}: {message}'
+
+
+def judge(step, seen):
+    """STEP as --json prints it: of much that virsh says only what was looked for."""
+    found = re.search(step.sees, seen)
+    kind, _, words = seen.partition(': ')
+    refused = kind == 'refused'
+    shown = 'refused' if refused else found[0] if found and kind == 'says' else seen
+    return {'name': step.name, 'right': bool(found), 'seen': shown, 'libvirt': words if refused else None}
+
+
+def version(said):
+    found = re.search(r'Using library: libvirt (\S+)', said)
+    if not found:
+        raise stack.Broken(f'libvirt does not run in L1: {said}')
+    return found[1]
+
+
+def run(config, progress=lambda stage: None, log=None):
+    """All steps on one host; returns (the result as --json prints it, the log), as life.run() does."""
+    log = [] if log is None else log
+    with stack.Stack(config, progress, log) as lab:
+        result, user = life.boot(lab), User(lab)
+        up = time.monotonic()
+        progress('libvirt')
+        try:
+            found = version(user.shell(f'sh /libvirt/start one && {virsh("one", "version")}'))
+        except stack.Timeout:
+            raise stack.Broken(
+                f'libvirt was not up after {config.timeout} seconds: give it more with --timeout') from None
+        lab.shell(WATCH)
+        result |= {'libvirt': found, 'steps': []}
+        hung = False
+        for step in steps_for(config, result['l1']):
+            progress(step.name)
+            try:
+                seen = 'not reached' if hung else user.do(step)
+            except stack.Timeout:
+                hung, seen = True, f'nothing in {config.timeout} seconds: {user.guest.message() or "without a word"}'
+            result['steps'].append(judge(step, seen))
+        result['l1']['complaints'] = stack.complaints(log)
+        result['seconds']['steps'] = round(time.monotonic() - up, 1)
+        return result, log
+
+
+def runs(configs, progress):
+    """Runs of libvirt, each on an L1 of its own: (result, log) of each."""
+    return (run(config, progress) for config in configs)
+
+
+def host(row):
+    mode = 'not limited' if row.compat == 'none' else f'{row.compat} mode'
+    return f'{row.host}, {mode}, {row.api}, {row.qemu}'
+
+
+def is_right(result):
+    return all(step['right'] for step in result['steps'])
+
+
+def surprises(config, result):
+    """The steps that came out otherwise than they must, and what L1 says of our L0.
+
+    Under our QEMU all have to be right, under Debian's those that STEPS says.
+    """
+    right = (ALWAYS, UNLIMITED) if config.compat == 'none' else (ALWAYS,)
+    return [done['name'] for step, done in zip(steps_for(config, result['l1']), result['steps'])
+            if done['right'] != (config.qemu == 'patched' or step.distro in right)] + result['l1']['complaints']
+
+
+def describe(result):
+    """How many steps are right, and those that libvirt refused or that are not, by what was seen."""
+    steps, told = result['steps'], {}
+    yield f'libvirt {result["libvirt"]}: {sum(step["right"] for step in steps)} of {len(steps)} steps right, ' \
+          f'{sum(result["seconds"].values()):.0f} s'
+    for step in steps:
+        if step['libvirt'] or not step['right']:
+            told.setdefault((step['right'], step['libvirt'] or step['seen']), []).append(step['name'])
+    for (right, seen), names in told.items():
+        yield f'    {"right" if right else "WRONG"}: {"; ".join(names)}: {seen[:240]}'
