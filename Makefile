@@ -15,13 +15,14 @@ ninja = $(python) scripts/parts.py ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check unit fuzz bench matrix host-kit clean kvm tcg kvm-ubsan kvm-link \
+.PHONY: help boot check unit fuzz bench matrix libvirt host-kit clean kvm tcg kvm-ubsan kvm-link \
         check-bases check-hosts bisect-check check-topics check-docs docs series deb-source
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
 	@echo 'make check     all tests that a change has to pass'
 	@echo 'make matrix    every row of tests/lab/matrix.cfg; page in build/matrix.html'
+	@echo 'make libvirt   what libvirt makes of such hosts, step by step'
 	@echo 'make host-kit  a tarball that tests a POWER host with KVM (QEMU=1 adds ours)'
 	@echo 'make bench     what a change of mode costs, patched beside unpatched'
 	@echo 'make fuzz      random hosts and guests (SECONDS=600 SEED=1)'
@@ -71,6 +72,9 @@ bench: kvm
 
 matrix: $(home)/.ready
 	@scripts/lab matrix --json build/matrix.json --html build/matrix.html
+
+libvirt: $(home)/.ready
+	@scripts/lab libvirt-all
 
 # QEMU=1 puts ours into it
 host-kit: $(if $(QEMU),kvm,$(home)/.ready)
