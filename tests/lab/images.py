@@ -119,7 +119,7 @@ class Kernel:
         for old in self._all():
             with open(old / 'vmlinux', 'rb') as held, contextlib.suppress(BlockingIOError):
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for image in IMAGES.glob(f'*l1-{old.name}-*.cpio'):
+                for image in IMAGES.glob(f'*-{old.name}-*.cpio'):
                     image.unlink()
                 with tempfile.TemporaryDirectory(dir=KERNELS) as scratch:
                     old.rename(pathlib.Path(scratch, 'old'))
