@@ -145,7 +145,8 @@ class Kernel:
             return half.rename(self._wanted())
 
 
-@functools.cache
+# not functools.cache, which Python 3.6 lacks
+@functools.lru_cache(maxsize=None)
 def newest_kernel(suite, pages):
     """The same for all runs of this process, whatever its suite has meanwhile."""
     return Kernel(suite, pages)

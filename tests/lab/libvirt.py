@@ -159,7 +159,7 @@ def facts(config, l1):
 
 def fill(step, known):
     """STEP with all names replaced by what is KNOWN of the host; None where the host lacks one."""
-    texts = {key: text for key in ('name', 'sees', 'unknown', 'cpu', 'machine') if (text := getattr(step, key))}
+    texts = {key: getattr(step, key) for key in ('name', 'sees', 'unknown', 'cpu', 'machine') if getattr(step, key)}
     try:
         # not format(): regular expressions have braces of their own
         return step._replace(**{key: re.sub(r'{([a-z]+)}', lambda name: known[name[1]], text)
