@@ -78,9 +78,9 @@ STEPS = {function.__name__: function for function in (reboot, savevm, migrate, h
 
 def fault(values):
     """What the work in L2 found wrong (tests/lab/work.c), or None."""
-    if values.get('wrong', '0') != '0':
-        return f'L2 read {values["wrong"]} corrupt blocks of memory'
-    return values.get('error')
+    if values.get('error') or values.get('wrong') == '0':
+        return values.get('error')
+    return f'L2 read {values["wrong"]} corrupt blocks of memory' if 'wrong' in values else 'L2 does no work'
 
 
 def lead(guest, names):
@@ -135,8 +135,9 @@ def run_guest(lab, host):
     }
     if lab.config.do:
         guest, result['do'] = lead(guest, lab.config.do) if l2 else (guest, [])
-    result['l1'] = {**host['l1'], 'complaints': stack.complaints(lab.log)}
     ended = all(other.end() for other in lab.listeners)
+    # the end of a guest is something that KVM can complain of, too
+    result['l1'] = {**host['l1'], 'complaints': stack.complaints(lab.log)}
     return result, ended
 
 
