@@ -16,7 +16,7 @@ import re
 import stat
 import tempfile
 
-from debian import BUILD, TOP, Error, Suite, compare_versions, locked, run, say
+from debian import BUILD, Error, Suite, compare_versions, locked, run, say
 import parts
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -248,7 +248,7 @@ def initrd(stem, files, opener=pathlib.Path.open):
 
 def l1_initrd(kernel, qemu, stem='l1', more=None):
     """L1's initramfs: KVM, QEMU with all that it loads, L2's kernel, and MORE files."""
-    which = 'patched' if TOP in qemu.parents and 'kvm' in qemu.parts else 'distro'
+    which = 'distro' if qemu == parts.distro_qemu() else 'patched'
     return initrd(f'{stem}-{kernel.home.name}-{which}', {
         **(more or {}), **host_files(kernel, qemu), 'l2/vmlinux': kernel.vmlinux, 'l2/initrd': l2_initrd(),
         'l2/disk': parts.empty_disk()})
