@@ -56,6 +56,7 @@ def migrate(guest):
     target.wait(lambda: any(event['event'] == 'RESUME' for event in target.events))
     guest.tell('quit')
     guest.wait_exit()
+    guest.stack.listeners.remove(guest)
     return target, target.order('report')
 
 
