@@ -24,6 +24,8 @@ LIBRARY = BUILD / 'kvmsim' / 'libkvmsim.so'
 COMPILER = 'powerpc64le-linux-gnu-gcc'
 # Longer than anything here takes on a loaded machine: only a hang waits so long.
 PATIENCE = 300
+# SIGTERM for a QEMU that has to write down what it counted
+END = signal.SIGKILL
 TRACE_LINE = re.compile(r'^(?:\d+@[\d.]+:)?((?:kvm_host_|spapr_host_|spapr_cas_|ppc_host_|ppc_tb_)\w+) (.*)$')
 
 live = set()
@@ -152,8 +154,9 @@ def vcpus_of(settings):
 class Machine:
     """A running QEMU; close() ends it, whatever happened."""
 
-    def __init__(self, qemu, settings, home, *, incoming=False, disk=None, trace=None):
+    def __init__(self, qemu, settings, home, *, incoming=False, disk=None, trace=None, env=None, patience=None):
         self.settings, self.home = settings, home
+        self.env, self.patience = env or {}, patience or PATIENCE
         self.stderr, self.messages, self.traces, self.events = [], [], [], []
         self.replies, self.unmodelled = collections.deque(), []
         self.qmp, self.qmp_replies = b'', collections.deque()
@@ -215,7 +218,7 @@ class Machine:
                 self.process = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                     pass_fds=[control.fileno()], start_new_session=True, cwd=self.home,
-                    env={**os.environ, 'KVMSIM_FD': str(control.fileno())})
+                    env={**os.environ, **self.env, 'KVMSIM_FD': str(control.fileno())})
             except OSError as e:
                 raise Error(f'cannot start {command[0]}: {e}') from None
         with live_lock:
@@ -284,7 +287,7 @@ class Machine:
 
     def wait(self, what, ready, dead_is_fine=False):
         """Wait until READY() is true; WHAT says in words what that is."""
-        limit = time.monotonic() + PATIENCE
+        limit = time.monotonic() + self.patience
         while not ready():
             if self.exit is not None:
                 if dead_is_fine:
@@ -292,7 +295,7 @@ class Machine:
                 words = ' / '.join(self.messages[-4:]) or 'no message'
                 raise Surprise(f'QEMU has ended ({self.how_ended()}) before {what}: {words}')
             if time.monotonic() > limit:
-                raise Surprise(f'no {what} in {PATIENCE} seconds')
+                raise Surprise(f'no {what} in {self.patience:.0f} seconds')
             self.pump(min(10, max(0, limit - time.monotonic())))
         self.drain()
 
@@ -381,7 +384,11 @@ class Machine:
 
 def end(process):
     if process.poll() is None:
-        process.kill()
+        process.send_signal(END)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
     process.wait()
     with live_lock:
         live.discard(process)

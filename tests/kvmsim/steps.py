@@ -6,10 +6,12 @@ import functools
 import json
 import pathlib
 import struct
+import tempfile
 import time
 
 import guest
 import power
+from debian import Error
 from machine import Machine, Surprise, refuse_commands, vcpus_of
 from scenario import STEPS
 
@@ -21,9 +23,9 @@ class Failed(Exception):
 class Run:
     """One scenario on one QEMU."""
 
-    def __init__(self, scenario, qemu, binary, home, trace=None):
+    def __init__(self, scenario, qemu, binary, home, trace=None, **options):
         self.scenario, self.qemu, self.home = scenario, qemu, home
-        self.binary = binary
+        self.binary, self.options = binary, options
         self.error = self.value = self.outcome = None
         self.phases, self.record, self.seen = {}, [], {}
         self.machines, self.machine = [], None
@@ -41,7 +43,7 @@ class Run:
 
     def start(self, settings, name, **kwargs):
         disk = self.home / 'disk.qcow2' if self.verbs & {'save', 'load'} else None
-        machine = Machine(self.binary, settings, self.home / name, disk=disk, **kwargs)
+        machine = Machine(self.binary, settings, self.home / name, disk=disk, **self.options, **kwargs)
         self.machines.append(machine)
         self.seen[machine] = 0
         return machine
@@ -407,3 +409,26 @@ def properties(blob):
             at += 8 + (size + 3 & ~3)
         elif token == 9:
             return found
+
+
+def perform(scenario, qemu, path, trace=None, **options):
+    """Run SCENARIO with what OPTIONS Machine takes: what --json prints."""
+    began = time.monotonic()
+    result = {'scenario': scenario.name, 'rows': scenario.rows, 'qemu': qemu,
+              'outcome': 'passed', 'reason': None}
+    with tempfile.TemporaryDirectory(prefix='kvmsim-') as home:
+        run = None
+        try:
+            run = Run(scenario, qemu, path, pathlib.Path(home), trace, **options)
+            run.run()
+        except (Failed, Surprise) as e:
+            result.update(outcome='failed', reason=str(e))
+        except (Error, OSError) as e:
+            result.update(outcome='broken', reason=str(e))
+        finally:
+            if run:
+                run.close()
+                result.update(steps=run.record, ioctls=run.phases,
+                              messages=[m for machine in run.machines for m in machine.messages])
+    result['seconds'] = round(time.monotonic() - began, 1)
+    return result

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU as L0 of the nested APIs, seen by guests of a few instructions.
+
+Which logical PVRs L0 takes for L2, and how L2 leaves where only L0 can be at
+fault.
+"""
+
+import contextlib
+import functools
+import pathlib
+import re
+import selectors
+import signal
+import subprocess
+
+from debian import TOP, Error, run
+
+CROSS = 'powerpc64le-linux-gnu-'
+FLAGS = ('-mbig -mcpu=power8 -mno-altivec -mno-vsx -O1 -Wall -Wextra -Werror -ffreestanding -fno-pic -no-pie '
+         '-fno-stack-protector -fno-asynchronous-unwind-tables -nostdlib -static').split()
+LAYOUT = ('-Wl,-EB,--section-start=.start=0,--section-start=.interrupts=0x500,-Ttext=0x1000,-Tdata=0x8000,'
+          '--section-start=.data.rel.ro=0x9000,-Tbss=0xa000,--build-id=none,-e,0x100,-z,noexecstack,'
+          '--no-warn-rwx-segments')
+# {program: its sources, the capability that it is for}
+PROGRAMS = {
+    'lpvr': (('partition', 'lpvr'), 'cap-nested-papr'),
+    'v1': (('partition', 'l2', 'l2-hv'), 'cap-nested-hv'),
+    'v2': (('partition', 'l2', 'l2-papr'), 'cap-nested-papr'),
+}
+
+SUCCESS, INVALID = '0', '-81'
+VALUES = ('00000000', '0f000004', '0f000005', '0f000006', '0f000007', '0f000008', '00820200', 'ffffffff')
+# (CPU, max-cpu-compat): the values that L1 may give to L2
+LIMITS = {
+    ('power11', None): ('00000000', '0f000005', '0f000006', '0f000007'),
+    ('power11', 'power11'): ('0f000005', '0f000006', '0f000007'),
+    ('power11', 'power10'): ('0f000005', '0f000006'),
+    ('power11', 'power9'): ('0f000005',),
+    ('power10', None): ('00000000', '0f000005', '0f000006'),
+    ('power10', 'power9'): ('0f000005',),
+}
+
+# Seconds until a guest counts as one that stands still: where it must leave, and where it must not
+PATIENCE, STILL = 20, 2
+# SIGTERM for a QEMU that has to write down what it counted
+END = signal.SIGKILL
+NESTED, MMU = 'nested-l0', 'ppc-fixes'
+OURS, DEBIANS = 'ours', 'Debian\'s'
+BOTH, V2 = ('v1', 'v2'), ('v2',)
+# {case of tests/hcall/l2.c: (topic, APIs, how L2 leaves on ours, and on Debian's where it differs)}: the vector and
+# what the case shows; None for a guest that never leaves
+LEAVES = {
+    'nothing': (NESTED, BOTH, ('00000980', '00000000')),
+    'decrementer': (NESTED, V2, ('00000980', '00000000'), ('00000980', 'ffff....')),
+    # not before some years
+    'over': (NESTED, BOTH, ('00000980', '00000000'), None),
+    'never': (NESTED, BOTH, ('00000c00', '00000900')),
+    'beyond': (NESTED, BOTH, ('00000c00', '00000900'), ('00000980', '00000000')),
+    'mediated': (NESTED, BOTH, ('00000c00', '00000500'), ('00000980', '00000000')),
+    'masked': (NESTED, BOTH, ('00000980', '00000000')),
+    'unmasked': (NESTED, BOTH, ('00000c00', '00000500'), ('00000980', '00000000')),
+    'external': (NESTED, BOTH, ('00000ea0', '00000000')),
+    'doorbell': (NESTED, BOTH, ('00000c00', '00000a00'), ('00000980', '00000000')),
+    'held': (NESTED, BOTH, ('00000980', '00000001')),
+    'own': (NESTED, BOTH, ('00000980', '00000001'), ('00000c00', '00000000')),
+    'vpa': (NESTED, V2, ('00000980', '00123000'), ('00000980', '00000000')),
+    'stale': (NESTED, BOTH, ('00000e00', '40000000'), None),
+    # not L2: the partition starts anew; Debian's aborts
+    'reboot': (NESTED, BOTH, ('00000100', '00000000')),
+    'invalid': (NESTED, BOTH, ('00000e40', '07ffffff'), ('00000e40', '00000000')),
+    'unchanged': (MMU, BOTH, ('00000e00', '02040000'), ('00000980', '........')),
+    # for ever in L0
+    'unreferenced': (MMU, BOTH, ('00000e00', '00060000'), None),
+}
+
+
+def program(scratch, name, sources):
+    """Build a program of tests/hcall; returns what stands in for firmware."""
+    elf, image = pathlib.Path(scratch, f'{name}.elf'), pathlib.Path(scratch, f'{name}.bin')
+    run([CROSS + 'gcc', *FLAGS, LAYOUT, '-o', str(elf), *(str(TOP / f'tests/hcall/{part}.c') for part in sources)])
+    run([CROSS + 'objcopy', '-O', 'binary', str(elf), str(image)])
+    return str(image)
+
+
+def end(qemu):
+    qemu.send_signal(END)
+    try:
+        qemu.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        qemu.kill()
+
+
+def lines(command, options, said='', patience=PATIENCE):
+    """The words of each line that the program prints once it is told SAID, up to END, or to one that does not come."""
+    with subprocess.Popen([*command, '-nodefaults', '-display', 'none', '-accel', 'tcg', '-serial', 'stdio', *options],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as qemu, \
+            selectors.DefaultSelector() as selector:
+        selector.register(qemu.stdout, selectors.EVENT_READ)
+        rest = b''
+        with contextlib.ExitStack() as stack:
+            stack.callback(end, qemu)
+            qemu.stdin.write(f'{said}\n'.encode())
+            qemu.stdin.flush()
+            while selector.select(patience):
+                data = qemu.stdout.read1()
+                if not data:
+                    raise Error(f'QEMU ended by itself: {qemu.stderr.read().decode().strip()}')
+                *whole, rest = (rest + data).split(b'\n')
+                for line in whole:
+                    words = line.decode().split()
+                    if words == ['END']:
+                        return
+                    if words[0] == 'CREATE' and words[1] != SUCCESS:
+                        raise Error(f'H_GUEST_CREATE answers {words[1]}')
+                    yield words
+
+
+def machine(image, capability, cpu, limit=None):
+    options = f'pseries,{capability}=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off'
+    options += f',max-cpu-compat={limit}' if limit else ''
+    return ['-machine', options, '-cpu', cpu, '-smp', '2', '-bios', image]
+
+
+def answers(command, options):
+    """{value: (result of the call, value read back)}"""
+    found, value = {}, None
+    for words in lines(command, options):
+        if words[0] == 'SET':
+            value = words[1]
+            found[value] = (words[2], None)
+        elif words[0] == 'GET':
+            found[value] = (found[value][0], words[1])
+    return found
+
+
+def expected(allowed):
+    """A refused value is not stored: the one before it stays, where there is one."""
+    found, stored = {}, None
+    for value in VALUES:
+        stored = value if value in allowed else stored
+        found[value] = (SUCCESS if value in allowed else INVALID, stored)
+    return found
+
+
+def check_lpvr(command, options, allowed):
+    found, wanted = answers(command, options), expected(allowed)
+    for value in VALUES:
+        result, stored = found.get(value, (None, None))
+        if result != wanted[value][0] or wanted[value][1] not in (None, stored):
+            return f'{value}: {result}, then {stored}; expected {wanted[value][0]}, then {wanted[value][1]}'
+    return None
+
+
+def check_l2(command, options, case, wanted):
+    found = None
+    for words in lines(command, options, case, PATIENCE if wanted else STILL):
+        if words[0] == 'RUN':
+            found = tuple(words[1:])
+    if found == wanted or (found and wanted and all(map(re.fullmatch, wanted, found))):
+        return None
+    return f'L2 leaves with {found}; expected {wanted}'
+
+
+def check_threads(command, options, refused):
+    """L1 with two threads a core, which share a doorbell that QEMU cannot tell from L2's."""
+    try:
+        next(lines(command, [*options, '-smp', '2,threads=2']), None)
+        said = ''
+    except Error as e:
+        said = str(e)
+    return None if ('with SMT' in said) == refused else f'QEMU says: {said or "nothing"}'
+
+
+def checks(scratch, topic=None):
+    """(whose QEMU, what is checked, function of its command), of all topics or of one."""
+    @functools.cache
+    def options(name, cpu='power11', limit=None):
+        sources, capability = PROGRAMS[name]
+        return machine(program(scratch, name, sources), capability, cpu, limit)
+
+    for (cpu, limit), limited in LIMITS.items() if topic in (None, NESTED) else ():
+        for whose, allowed in ((OURS, limited), (DEBIANS, VALUES)):
+            yield (whose, f'{cpu}, max-cpu-compat={limit or ""}: L1 may give L2 {", ".join(allowed)}',
+                   functools.partial(check_lpvr, options=options('lpvr', cpu, limit), allowed=allowed))
+    for whose, refused in ((OURS, True), (DEBIANS, False)):
+        if topic in (None, NESTED):
+            yield (whose, f'v2: an L1 with SMT is {"refused" if refused else "started"}',
+                   functools.partial(check_threads, options=options('lpvr'), refused=refused))
+    for case, (of, apis, *wanted) in LEAVES.items():
+        for api in apis if topic in (None, of) else ():
+            for whose, leave in zip((OURS, DEBIANS), wanted):
+                yield (whose, f'{api}, {case}: L2 ' + (f'leaves with {", ".join(leave)}' if leave else 'never leaves'),
+                       functools.partial(check_l2, options=options(api), case=case, wanted=leave))
+
+
+def outcome(check, command):
+    """What is wrong, or None."""
+    try:
+        return check(command)
+    except Error as e:
+        return str(e)
