@@ -68,10 +68,10 @@ def configure(name, options, extra_env, home=None):
     stamp.write_text(wanted)
 
 
-def in_build(words):
-    """Run WORDS as QEMU's build wants it; the compiler's errors, else the last lines, become the error."""
+def in_build(words, place=None):
+    """Run WORDS (in PLACE) as QEMU's build wants it; the compiler's errors, else the last lines, become the error."""
     env = dict(os.environ, PYTHONPATH=parts.meson_path(), CCACHE_BASEDIR=str(TOP), CCACHE_NOHASHDIR='1')
-    done = subprocess.run(words, env=env, check=False, text=True, stdin=subprocess.DEVNULL,
+    done = subprocess.run(words, env=env, cwd=place, check=False, text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         lines = done.stdout.splitlines()

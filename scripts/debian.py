@@ -9,6 +9,7 @@ signature on the way.
 """
 
 import argparse
+import configparser
 import contextlib
 import fcntl
 import functools
@@ -80,6 +81,20 @@ def run(command, **kwargs):
         words = [line for line in (e.stderr or e.stdout).splitlines() if line.strip()]
         errors = [line for line in words if line.startswith(('E:', 'error:', 'fatal:'))]
         raise Error('; '.join(errors or words[-3:]) or f'{command[0]} failed') from None
+
+
+def read_stanzas(path, keys):
+    """{name: {key: value}} of the stanzas in PATH, which have KEYS and no others."""
+    config = configparser.ConfigParser(interpolation=None, delimiters=['='], comment_prefixes=['#'])
+    try:
+        config.read_string(path.read_text(), str(path.relative_to(TOP)))
+    except configparser.Error as e:
+        raise Error(' '.join(str(e).split())) from None
+    for name in config.sections():
+        if sorted(config[name]) != sorted(keys):
+            raise Error(f'{path.relative_to(TOP)}: [{name}] has {", ".join(config[name])}: it has to have '
+                        f'{", ".join(keys)}')
+    return {name: dict(config[name]) for name in config.sections()}
 
 
 def compare_versions(a, b):
