@@ -15,7 +15,7 @@ ninja = $(python) scripts/parts.py ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check unit fuzz bench matrix libvirt host-kit clean kvm tcg kvm-ubsan kvm-link \
+.PHONY: help boot check unit fuzz bench coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan kvm-link \
         check-bases check-hosts bisect-check check-topics check-docs docs series deb-source
 
 help:
@@ -26,6 +26,8 @@ help:
 	@echo 'make host-kit  a tarball that tests a POWER host with KVM (QEMU=1 adds ours)'
 	@echo 'make bench     what a change of mode costs, patched beside unpatched'
 	@echo 'make fuzz      random hosts and guests (SECONDS=600 SEED=1)'
+	@echo 'make coverage  which lines of the series no test reaches; page in build/coverage'
+	@echo 'make mutants   whether a test fails for each small fault in the series (ONLY=FILE)'
 	@echo 'make series    the mail-ready patches, in build/series (TOPIC=host-compat)'
 	@echo 'make check-bases  build on every base, and compare QEMU'\''s own tests'
 	@echo 'make check-hosts  boot and check on a bare Debian 12 and 13, as root'
@@ -79,6 +81,13 @@ libvirt: $(home)/.ready
 # QEMU=1 puts ours into it
 host-kit: $(if $(QEMU),kvm,$(home)/.ready)
 	@scripts/host-kit $(if $(QEMU),--qemu)
+
+coverage: kvm tcg
+	@QEMU_BUILDS='$(abspath $(home))' scripts/coverage
+
+# ONLY=FILE|FILE:LINE|TOPIC, JOBS=N
+mutants: kvm tcg
+	@QEMU_BUILDS='$(abspath $(home))' scripts/mutants $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS))
 
 # BASE=..., TOPIC=NAME, VERSION=vN, RFC=1
 series: $(home)/.ready
