@@ -15,7 +15,7 @@ ninja = $(python) scripts/parts.py ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check unit fuzz bench coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan kvm-link \
+.PHONY: help boot check unit fuzz bench coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan \
         check-bases check-hosts bisect-check check-topics check-docs docs series deb-source
 
 help:
@@ -49,13 +49,8 @@ $(home)/.ready: configure scripts/prepare scripts/builds.py scripts/graft script
 kvm tcg: $(home)/.ready
 	@$(ninja) $(home)/$@ qemu-system-ppc64
 
-kvm-ubsan: $(home)/.ready
-	@scripts/prepare "$$($(python) scripts/parts.py base)" $@
-	@$(ninja) $(home)/$@ qemu-system-ppc64
-
-# target/ppc/kvm.c is in the 32-bit target, too, compat.c is not
-kvm-link: $(home)/.ready
-	@$(ninja) $(home)/kvm qemu-system-ppc
+kvm-ubsan: kvm
+	@$(python) scripts/relink.py $@
 
 # QEMU's own run of our unit test
 unit: $(home)/.ready
@@ -113,14 +108,14 @@ docs: $(home)/.ready
 	@scripts/docs
 
 # Minutes: it builds a source package and boots all kinds of guests
-check-docs: kvm tcg kvm-ubsan
+check-docs: tcg kvm-ubsan
 	@scripts/check-docs
 
 # SUITE=trixie|sid
 deb-source: $(home)/.ready
 	@scripts/deb-source $(or $(SUITE),trixie)
 
-check: kvm tcg kvm-link kvm-ubsan unit
+check: kvm tcg kvm-ubsan unit
 	@$(meson) setup --reconfigure build/meson >build/meson.log || \
 	    { cat build/meson.log; exit 1; }
 	@rm -f build/meson/meson-logs/testlog.json

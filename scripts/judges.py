@@ -154,12 +154,13 @@ def add(lines, more):
 def state():
     """What was measured has to be measured again if this changes."""
     texts = [grafted().git('diff', '--no-renames', BASE_REF)]
-    texts += [path.read_text() for path in sorted((TOP / 'tests/kvmsim').iterdir()) if path.suffix in ('.c', '.h', '.py')]
+    texts += [path.read_text() for path in sorted((TOP / 'tests/kvmsim').iterdir())
+              if path.suffix in ('.c', '.h', '.py')]
     return hashlib.sha256(''.join(texts).encode()).hexdigest()
 
 
 def reached(anew=False, progress=lambda text: None):
-    """What each judge reaches ("files") and how long that takes ("seconds"), measured where it is not known, or ANEW."""
+    """What each judge reaches ("files") and its "seconds", measured where that is not known, or all ANEW."""
     known = json.loads(REACHED.read_text()) if REACHED.exists() and not anew else {}
     known = known.get('judges', {}) if known.get('state') == state() else {}
     known = {judge.name: known[judge.name] for judge in judges()

@@ -33,8 +33,8 @@ SWAPPED = {'<': '<=', '<=': '<', '>': '>=', '>=': '>', '==': '!=', '!=': '==', '
 NEVER_DROPPED = ('CompoundStmt', 'IfStmt', 'ForStmt', 'WhileStmt', 'SwitchStmt', 'DeclStmt', 'ReturnStmt', 'CaseStmt',
                  'DefaultStmt', 'NullStmt', 'LabelStmt')
 CASTS = ('ImplicitCastExpr', 'ParenExpr', 'ConstantExpr')
-INTEGER = re.compile(r'^(const )?(_Bool|bool|(unsigned |signed )?(char|short|int|long|long long)|u?int\d+_t|target_u?long|'
-                     r'size_t|ssize_t|hwaddr|RunState|enum \w+)$')
+INTEGER = re.compile(r'(const )?(_Bool|bool|(unsigned |signed )?(char|short|int|long|long long)|u?int\d+_t|'
+                     r'target_u?long|s?size_t|hwaddr|RunState|enum \w+)$')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -387,7 +387,8 @@ def outside(name):
             for found in re.finditer(r'(?<![\w.])(?:0x[0-9a-fA-F]+|\d+)(?=(?:U|L|UL|ULL)?\b)', code):
                 value = int(found[0], 0)
                 where = (start + found.start(), start + found.end())
-                yield Edit(name, number, *where, found[0], hex(value + 1) if found[0][:2] == '0x' else str(value + 1), None)
+                other = hex(value + 1) if found[0][:2] == '0x' else str(value + 1)
+                yield Edit(name, number, *where, found[0], other, None)
 
 
 @functools.cache
@@ -430,4 +431,3 @@ def with_copies(text, edits, parameters):
         out += [text[at:place], pieces[place]]
         at = place
     return ''.join([*out, text[at:]])
-

@@ -2,6 +2,9 @@
 """A build of QEMU once more, with the C files of the series compiled in another way.
 
 Only these files are compiled; the other objects are those of the build.
+
+  scripts/relink.py kvm-ubsan     the build that the fuzzer runs: undefined
+                                  behavior of the series' C ends QEMU
 """
 
 import concurrent.futures
@@ -12,10 +15,11 @@ import pathlib
 import re
 import shlex
 import subprocess
+import sys
 
 import parts
-from builds import in_build
-from debian import TOP, Error
+from builds import host_suite, in_build
+from debian import BUILD, TOP, Error, Suite
 from patches import BASE_REF, Tree
 
 SOURCE = '../src/'
@@ -96,3 +100,24 @@ def relink(build, out, overlay, flags=(), names=None, link_flags=()):
     words[words.index('-o') + 1] = str(out / TARGET)
     in_build([*words, *link_flags], place)
     return out / TARGET
+
+
+def sanitized(name):
+    """Make build NAME, kvm with UndefinedBehaviorSanitizer, unless it is newer than that."""
+    made = parts.home() / name / TARGET
+    with parts.building(made.parent):
+        if made.exists() and made.stat().st_mtime > (parts.home() / 'kvm' / TARGET).stat().st_mtime:
+            return
+        # gcc's libubsan needs the C++ runtime, which nothing else here does
+        runtime = Suite(host_suite(), 'ppc64el').root(BUILD / 'roots/libstdc++', ['libstdc++6'], closure=False)
+        library = runtime / 'usr/lib/powerpc64le-linux-gnu'
+        relink('kvm', made.parent, made.parent / 'src', ['-fsanitize=undefined'],
+               link_flags=['-fsanitize=undefined', f'-Wl,-rpath-link={library}'])
+
+
+if __name__ == '__main__':
+    try:
+        sanitized(sys.argv[1])
+    except (Error, OSError) as e:
+        print(f'scripts/relink.py: {e}', file=sys.stderr)
+        sys.exit(1)
