@@ -171,9 +171,14 @@ def reached(anew=False, progress=lambda text: None):
         home = pathlib.Path(home)
         binaries = {build: instrumented(build, home / build) for build in sorted({judge.build for judge in missing})}
         measured = pool.map(lambda judge: reach(judge, binaries[judge.build], home / judge.build), missing)
-        for number, (judge, (files, seconds)) in enumerate(zip(missing, measured), 1):
-            progress(f'{number} of {len(missing)}: {judge.name}')
-            known[judge.name] = {'key': judge.key, 'seconds': seconds, 'files': files}
+        try:
+            for number, (judge, (files, seconds)) in enumerate(zip(missing, measured), 1):
+                progress(f'{number} of {len(missing)}: {judge.name}')
+                known[judge.name] = {'key': judge.key, 'seconds': seconds, 'files': files}
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            machine.end_all()
+            raise
     machine.END = cases.END = signal.SIGKILL
     half = REACHED.with_suffix('.part')
     half.write_text(json.dumps({'state': state(), 'judges': known}))

@@ -190,7 +190,7 @@ class Walk:
     def constant(self, node):
         """Change a number."""
         text, of = self.source(node), node.get('type', {})
-        if not INTEGER.match(of.get('desugaredQualType', of.get('qualType', ''))):
+        if not INTEGER.fullmatch(of.get('desugaredQualType', of.get('qualType', ''))):
             return
         number = re.fullmatch(r'(0x[0-9a-fA-F]+|\d+)[uUlL]*', text)
         if text in ('true', 'false'):
@@ -258,7 +258,7 @@ class Walk:
             elif kind.get('qualType') == '_Bool' or self.returns_bool():
                 self.cond(value)
             else:
-                if INTEGER.match(kind.get('desugaredQualType', kind.get('qualType', ''))) and \
+                if INTEGER.fullmatch(kind.get('desugaredQualType', kind.get('qualType', ''))) and \
                         not re.fullmatch(r'-?\w+', self.source(value)):
                     self.replace(value, '0')
                 self.visit(value)
@@ -307,7 +307,7 @@ class Walk:
     def on_CallExpr(self, node, condition):
         _, *given = node['inner']
         kind = node.get('type', {})
-        if not condition and INTEGER.match(kind.get('desugaredQualType', kind.get('qualType', ''))):
+        if not condition and INTEGER.fullmatch(kind.get('desugaredQualType', kind.get('qualType', ''))):
             self.replace(node, '0')
         for one, other in zip(given, given[1:]):
             spans, kinds = (self.span(one), self.span(other)), [arg.get('type') for arg in (one, other)]

@@ -12,13 +12,14 @@ import re
 import selectors
 import signal
 import subprocess
+import tempfile
 
 from debian import TOP, Error, run
 
 CROSS = 'powerpc64le-linux-gnu-'
 FLAGS = ('-mbig -mcpu=power8 -mno-altivec -mno-vsx -O1 -Wall -Wextra -Werror -ffreestanding -fno-pic -no-pie '
          '-fno-stack-protector -fno-asynchronous-unwind-tables -nostdlib -static').split()
-LAYOUT = ('-Wl,-EB,--section-start=.start=0,--section-start=.interrupts=0x500,-Ttext=0x1000,-Tdata=0x8000,'
+LAYOUT = ('-Wl,-EB,--section-start=.start=0,--section-start=.interrupts=0x300,-Ttext=0x1000,-Tdata=0x8000,'
           '--section-start=.data.rel.ro=0x9000,-Tbss=0xa000,--build-id=none,-e,0x100,-z,noexecstack,'
           '--no-warn-rwx-segments')
 # {program: its sources, the capability that it is for}
@@ -52,6 +53,7 @@ BOTH, V2 = ('v1', 'v2'), ('v2',)
 LEAVES = {
     'nothing': (NESTED, BOTH, ('00000980', '00000000')),
     'decrementer': (NESTED, V2, ('00000980', '00000000'), ('00000980', 'ffff....')),
+    'narrow': (NESTED, V2, ('00000980', '00000000'), ('00000980', 'ffffffc.')),
     # not before some years
     'over': (NESTED, BOTH, ('00000980', '00000000'), None),
     'never': (NESTED, BOTH, ('00000c00', '00000900')),
@@ -65,12 +67,24 @@ LEAVES = {
     'own': (NESTED, BOTH, ('00000980', '00000001'), ('00000c00', '00000000')),
     'vpa': (NESTED, V2, ('00000980', '00123000'), ('00000980', '00000000')),
     'stale': (NESTED, BOTH, ('00000e00', '40000000'), None),
+    'stale-own': (NESTED, V2, ('00000e00', '40000000'), None),
+    'alone': (NESTED, BOTH, ('00000980', '00000000')),
+    'uncapped': (NESTED, V2, ('00000980', 'fffffffe')),
     # not L2: the partition starts anew; Debian's aborts
     'reboot': (NESTED, BOTH, ('00000100', '00000000')),
     'invalid': (NESTED, BOTH, ('00000e40', '07ffffff'), ('00000e40', '00000000')),
     'unchanged': (MMU, BOTH, ('00000e00', '02040000'), ('00000980', '........')),
+    'own-unchanged': (MMU, BOTH, ('00000c00', '00000300'), ('00000980', '........')),
     # for ever in L0
     'unreferenced': (MMU, BOTH, ('00000e00', '00060000'), None),
+}
+# {case: what its machine has besides}
+MORE = {'uncapped': ['-machine', 'cap-rpt-invalidate=off']}
+# {what L0 is asked for: (options of its own, words of the refusal, whether Debian's starts)}
+REFUSED = {
+    'an L1 with SMT': (['-smp', '2,threads=2'], ('with SMT', 'threads=1', 'cap-nested-papr=off'), True),
+    'H_RPT_INVALIDATE without nested PAPR': (['-machine', 'cap-nested-papr=off,cap-rpt-invalidate=on'],
+                                             ('only with nested PAPR',), False),
 }
 
 
@@ -142,13 +156,17 @@ def expected(allowed):
     return found
 
 
-def check_lpvr(command, options, allowed):
-    found, wanted = answers(command, options), expected(allowed)
+def check_lpvr(command, options, allowed, logs):
+    """L1 may give L2 the values ALLOWED and no others; whether QEMU LOGS those that it refuses."""
+    with tempfile.NamedTemporaryFile('r') as log:
+        found, wanted = answers(command, [*options, '-d', 'guest_errors', '-D', log.name]), expected(allowed)
+        logged = re.findall('L1 must not run L2 with logical PVR 0x(.{8}) ', log.read())
     for value in VALUES:
         result, stored = found.get(value, (None, None))
         if result != wanted[value][0] or wanted[value][1] not in (None, stored):
             return f'{value}: {result}, then {stored}; expected {wanted[value][0]}, then {wanted[value][1]}'
-    return None
+    refused = [value for value in VALUES if value not in allowed] if logs else []
+    return f'the log has {logged}; expected {refused}' if logged != refused else None
 
 
 def check_l2(command, options, case, wanted):
@@ -161,14 +179,15 @@ def check_l2(command, options, case, wanted):
     return f'L2 leaves with {found}; expected {wanted}'
 
 
-def check_threads(command, options, refused):
-    """L1 with two threads a core, which share a doorbell that QEMU cannot tell from L2's."""
+def check_refused(command, options, wanted):
+    """QEMU does not start, and says WANTED; nothing wanted: it starts."""
     try:
-        next(lines(command, [*options, '-smp', '2,threads=2']), None)
+        next(lines(command, options), None)
         said = ''
     except Error as e:
         said = str(e)
-    return None if ('with SMT' in said) == refused else f'QEMU says: {said or "nothing"}'
+    right = all(word in said for word in wanted) if wanted else not said
+    return None if right else f'QEMU says: {said or "nothing"}'
 
 
 def checks(scratch, topic=None):
@@ -181,16 +200,18 @@ def checks(scratch, topic=None):
     for (cpu, limit), limited in LIMITS.items() if topic in (None, NESTED) else ():
         for whose, allowed in ((OURS, limited), (DEBIANS, VALUES)):
             yield (whose, f'{cpu}, max-cpu-compat={limit or ""}: L1 may give L2 {", ".join(allowed)}',
-                   functools.partial(check_lpvr, options=options('lpvr', cpu, limit), allowed=allowed))
-    for whose, refused in ((OURS, True), (DEBIANS, False)):
-        if topic in (None, NESTED):
-            yield (whose, f'v2: an L1 with SMT is {"refused" if refused else "started"}',
-                   functools.partial(check_threads, options=options('lpvr'), refused=refused))
+                   functools.partial(check_lpvr, options=options('lpvr', cpu, limit), allowed=allowed,
+                                     logs=whose == OURS))
+    for what, (more, words, starts) in REFUSED.items() if topic in (None, NESTED) else ():
+        for whose, wanted in ((OURS, words), *([(DEBIANS, ())] if starts else [])):
+            yield (whose, f'v2: {what} is {"refused" if wanted else "started"}',
+                   functools.partial(check_refused, options=[*options('lpvr'), *more], wanted=wanted))
     for case, (of, apis, *wanted) in LEAVES.items():
         for api in apis if topic in (None, of) else ():
             for whose, leave in zip((OURS, DEBIANS), wanted):
                 yield (whose, f'{api}, {case}: L2 ' + (f'leaves with {", ".join(leave)}' if leave else 'never leaves'),
-                       functools.partial(check_l2, options=options(api), case=case, wanted=leave))
+                       functools.partial(check_l2, options=[*options(api), *MORE.get(case, ())], case=case,
+                                         wanted=leave))
 
 
 def outcome(check, command):

@@ -11,7 +11,6 @@
 #define H_TLB_INVALIDATE        0xf808
 
 #define HOST_RADIX              (1ULL << 63)
-#define TREE_OF_52_BITS         (2ULL << 61 | 5 << 5)
 #define ROOT_OF_13_BITS         13
 
 /* QEMU reads and writes both as its own host does, which is little-endian */
@@ -80,11 +79,17 @@ uint64_t enter_l2(const struct entry *entry)
                  0, 0);
 }
 
-void invalidate_l2(void)
+int64_t invalidate_l2(void)
 {
     uint64_t r[7] = { H_TLB_INVALIDATE };
 
     call(r);
+    return r[0];
+}
+
+int64_t invalidate_own(void)
+{
+    return invalidate_l2();
 }
 
 uint64_t l2_gpr3(void)

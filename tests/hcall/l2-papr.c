@@ -8,7 +8,8 @@
 
 #define H_RPT_INVALIDATE        0x448
 #define ALL_CPUS                1
-#define NESTED_TLB              3
+#define NESTED                  1
+#define TLB                     2
 
 #define H_GUEST_CREATE_VCPU     0x474
 #define H_GUEST_RUN_VCPU        0x480
@@ -139,11 +140,22 @@ uint64_t enter_l2(const struct entry *entry)
     return r4;
 }
 
-void invalidate_l2(void)
+static int64_t invalidate(uint64_t id, uint64_t type)
 {
-    uint64_t r[] = { H_RPT_INVALIDATE, guest, ALL_CPUS, NESTED_TLB, -1, 0, -1 };
+    uint64_t r[] = { H_RPT_INVALIDATE, id, ALL_CPUS, type, -1, 0, -1 };
 
     call(r);
+    return r[0];
+}
+
+int64_t invalidate_l2(void)
+{
+    return invalidate(guest, NESTED | TLB);
+}
+
+int64_t invalidate_own(void)
+{
+    return invalidate(0, TLB);
 }
 
 uint64_t l2_gpr3(void)

@@ -19,6 +19,7 @@
 #define MSR_SF                  (1ULL << 63)
 #define MSR_EE                  0x8000ULL
 #define MSR_IR                  0x20ULL
+#define MSR_DR                  0x10ULL
 #define LPCR_LD                 (1ULL << 17)
 #define LPCR_MER                (1ULL << 11)
 
@@ -46,13 +47,14 @@
  * The partition has the same: its own calls do nothing, and it goes on.
  */
 #define INTERRUPT(vector) \
-    ".org " #vector " - 0x500\n" \
+    ".org " #vector " - 0x300\n" \
     "   li      3, " #vector "\n" \
     "   sc      1\n" \
     "   rfid\n"
 
 __asm__(
     ".section .interrupts, \"ax\"\n"
+    INTERRUPT(0x300)
     INTERRUPT(0x500)
     INTERRUPT(0x900)
     INTERRUPT(0xa00)
@@ -61,9 +63,12 @@ __asm__(
     "   ori     9, 9, 0x8000\n"
     "   mtmsrd  9, 1\n"
     "   b       spin\n"
+    "change_own:\n"
+    "   li      9, 2\n"
+    "   b       1f\n"
     "change:\n"
     "   li      9, 1\n"
-    "   sldi    9, 9, 31\n"
+    "1: sldi    9, 9, 31\n"
     "   ld      10, 0x100(9)\n"
     "   std     10, 0x100(9)\n"
     "spin:\n"
@@ -82,7 +87,7 @@ __asm__(
     "   .long   0x07ffffff, 0\n"
     ".previous\n");
 
-extern const char enable[], change[], spin[], stale[], invalid[];
+extern const char enable[], change[], change_own[], spin[], stale[], invalid[];
 
 /* A second CPU of the partition */
 __asm__(
@@ -98,6 +103,8 @@ extern const char second[];
 
 static uint64_t roots[1 << 13] __attribute__((aligned(1 << 16)));
 static uint64_t pages[1 << 9] __attribute__((aligned(1 << 12)));
+/* The guest has it a GiB higher */
+static uint64_t *const processes = (uint64_t *)0x100000;
 
 /* The guest has loaded what "stale" loads */
 volatile uint64_t loaded;
@@ -113,11 +120,13 @@ _Noreturn void wait_for_guest(void)
     }
 }
 
+static int64_t (*invalidate)(void);
+
 static void take_away(void)
 {
     pages[3] = 0;
     __asm__ volatile("sync" : : : "memory");
-    invalidate_l2();
+    invalidate();
 }
 
 /* The memory of the partition outlives the reset */
@@ -144,6 +153,13 @@ static void start_second(void (*what)(void))
 
 static void second_takes_away(void)
 {
+    invalidate = invalidate_l2;
+    start_second(take_away);
+}
+
+static void second_takes_away_own(void)
+{
+    invalidate = invalidate_own;
     start_second(take_away);
 }
 
@@ -162,7 +178,8 @@ static uint64_t timebase(void)
 
 /*
  * Partition-scoped: 1 GiB as it is, again above that as not referenced yet,
- * as not changed yet, and as it is
+ * as not changed yet, and as it is.  For the guest's own tables, which are the
+ * same, the fifth is not changed yet.
  */
 static void map_memory(void)
 {
@@ -171,6 +188,14 @@ static void map_memory(void)
     pages[1] = PTE_VALID | PTE_LEAF | PTE_RWX;
     pages[2] = PTE_VALID | PTE_LEAF | PTE_R | PTE_RWX;
     pages[3] = pages[0];
+    pages[4] = pages[2];
+}
+
+/* A process table for the guest, on a page that was referenced and changed */
+static void map_processes(void)
+{
+    *processes = TREE_OF_52_BITS | (uintptr_t)roots | 13;
+    pages[1] |= PTE_R | PTE_C;
 }
 
 /* Let the interrupt come that the partition itself has pending */
@@ -214,6 +239,11 @@ static uint64_t area(void)
     return l2_vpa(0x123000);
 }
 
+static uint64_t invalidated(void)
+{
+    return invalidate_l2();
+}
+
 static uint64_t expiry;
 
 /* How long after it was to come does the decrementer expire? */
@@ -235,6 +265,7 @@ static const struct {
 } cases[] = {
     { "nothing", spin, MSR_EE, 0, l2_gpr3, LATER, SOON, NULL, 0 },
     { "decrementer", spin, MSR_EE, 0, delay, LATER, SOON, NULL, 0 },
+    { "narrow", spin, 0, LPCR_LD, delay, -SOON, SOON, NULL, 0 },
     { "over", spin, MSR_EE, 0, l2_gpr3, LATER, OVER, NULL, 0 },
     { "never", spin, MSR_EE, 0, l2_gpr3, SOON, NEVER, NULL, 0 },
     { "beyond", spin, MSR_EE, 0, l2_gpr3, SOON, BEYOND, NULL, 0 },
@@ -248,9 +279,15 @@ static const struct {
     { "own", spin, MSR_EE, 0, interrupted, LATER, SOON, ring, 0 },
     { "vpa", spin, 0, 0, area, LATER, SOON, NULL, 0 },
     { "stale", stale, 0, 0, l2_hdsisr, LATER, LATER, second_takes_away, 0 },
+    { "stale-own", stale, 0, 0, l2_hdsisr, LATER, LATER,
+      second_takes_away_own, 0 },
+    { "alone", spin, 0, 0, invalidated, LATER, SOON, NULL, 0 },
+    { "uncapped", spin, 0, 0, invalidated, LATER, SOON, NULL, 0 },
     { "reboot", stale, 0, 0, l2_gpr3, LATER, LATER, second_reboots, 0 },
     { "invalid", invalid, 0, 0, prefix, LATER, SOON, NULL, 0 },
     { "unchanged", change, 0, 0, l2_hdsisr, LATER, SOON, NULL, 0 },
+    { "own-unchanged", change_own, MSR_DR, 0, l2_gpr3, LATER, SOON,
+      map_processes, 0 },
     { "unreferenced", spin, MSR_IR, 0, l2_hdsisr, LATER, SOON, NULL, 0 },
 };
 
@@ -260,7 +297,7 @@ static uint64_t run(size_t number)
     struct entry entry = {
         .nia = (uintptr_t)cases[number].code,
         .msr = MSR_SF | cases[number].msr,
-        .lpcr = LPCR_LD | cases[number].lpcr,
+        .lpcr = LPCR_LD ^ cases[number].lpcr,
         .dec = now + cases[number].dec,
         .hdec = now + cases[number].hdec,
         .dpdes = cases[number].dpdes,
@@ -287,7 +324,7 @@ void partition(void)
     char name[16];
 
     map_memory();
-    create_l2(roots, GIB + 0x100000);
+    create_l2(roots, GIB + (uintptr_t)processes);
     if (rebooted) {
         put_text("RUN 00000100 00000000\nEND\n");
         return;

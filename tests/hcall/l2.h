@@ -9,6 +9,9 @@
 
 #include "partition.h"
 
+/* The size that a partition or process table entry gives its tree */
+#define TREE_OF_52_BITS         (2ULL << 61 | 5 << 5)
+
 struct entry {
     uint64_t nia;
     uint64_t msr;
@@ -29,8 +32,10 @@ void create_l2(const uint64_t *roots, uint64_t processes);
 /* Returns the vector that the guest left with */
 uint64_t enter_l2(const struct entry *entry);
 
-/* Drop what any CPU has kept of the guest's tables */
-void invalidate_l2(void);
+/* Drop what any CPU has kept of the guest's tables; returns the call's result */
+int64_t invalidate_l2(void);
+/* The same by a call that names the partition's own tables (v2 only) */
+int64_t invalidate_own(void);
 
 /* State of the guest after it left */
 uint64_t l2_gpr3(void);

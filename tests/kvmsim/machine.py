@@ -86,10 +86,10 @@ def write_device_tree(root, settings):
             if value is not None:
                 (node / name).write_bytes(value)
     if nodes:
-        # PowerVM has caches beside the CPUs
-        cache = cpus / 'l2-cache@2000'
-        cache.mkdir()
-        (cache / 'device_type').write_bytes(b'cache\0')
+        # PowerVM has caches beside the CPUs; a type of as many bytes as a CPU's is none either
+        for name, kind in (('l2-cache@2000', b'cache\0'), ('pic@3000', b'pic\0')):
+            (cpus / name).mkdir()
+            (cpus / name / 'device_type').write_bytes(kind)
 
 
 def kernel_commands(settings):

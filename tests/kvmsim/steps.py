@@ -71,7 +71,7 @@ class Run:
 
     def check_error(self, step):
         """A command that was refused unforeseen is a failure of its own."""
-        if self.error and step.verb not in ('refused', 'says', 'exits'):
+        if self.error and step.verb not in ('refused', 'says', 'lacks', 'exits'):
             raise Failed(f'the command before was refused: {self.error}')
 
     def check_modelled(self):
@@ -167,13 +167,18 @@ class Run:
         sequence, = self.machine.command_kvm(f'hypercall {nr:#x} {words}')
 
         def over():
-            return (self.machine.happened('STOP', events) or
-                    self.machine.happened(f'idle {sequence}', events))
+            return any(self.machine.happened(event, events) for event in ('STOP', 'SUSPEND', f'idle {sequence}'))
         self.machine.wait('end of the hypercall', over, dead_is_fine=True)
 
     def do_hypercall(self, nr, args):
         self.act()
         self.hypercall(nr, args)
+
+    def do_rtas(self, token):
+        """A call of RTAS without arguments."""
+        self.act()
+        self.poke(guest.ARGS, struct.pack('>IIII', token, 0, 1, 0))
+        self.hypercall(power.HCALLS['H_RTAS'], [guest.ARGS])
 
     def poke(self, address, data):
         if data:
@@ -217,6 +222,9 @@ class Run:
         """A command of the human monitor: what it prints is what went wrong."""
         self.command('human-monitor-command', **{'command-line': line})
         self.error = self.error or (self.value or '').strip() or None
+
+    def do_monitor(self, words):
+        self.monitor(' '.join(words))
 
     def do_save(self, tag):
         self.monitor(f'savevm {tag}')
@@ -283,8 +291,17 @@ class Run:
         if now != which:
             raise Failed(f'of the vCPUs, {now} can run')
 
+    def words(self):
+        return ' '.join([*self.said(), self.error or ''])
+
+    def do_lacks(self, words):
+        text = self.words()
+        found = [word for word in words if word.lower() in text.lower()]
+        if found:
+            raise Failed(f'"{found[0]}" is in what QEMU said: {text[:600]}')
+
     def do_says(self, words):
-        text = ' '.join([*self.said(), self.error or ''])
+        text = self.words()
         missing = [word for word in words if word.lower() not in text.lower()]
         if missing:
             raise Failed(f'"{missing[0]}" is not in what QEMU said: {text[:600] or "nothing"}')
