@@ -20,9 +20,7 @@ static void vm_state_change(void *opaque, bool running, RunState state)
             error_report("The machine cannot run, because the CPU mode of its"
                          " last reset or load was refused: reset it"
                          " (system_reset)");
-            /* A suspended machine cannot go to internal-error */
-            vm_stop(state == RUN_STATE_SUSPENDED ? RUN_STATE_PAUSED
-                                                 : RUN_STATE_INTERNAL_ERROR);
+            vm_stop(RUN_STATE_INTERNAL_ERROR);
             return;
         }
     }

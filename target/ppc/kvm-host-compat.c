@@ -29,8 +29,7 @@ static uint64_t modes_from_kvm(uint32_t cpu_pvr)
     uint64_t bits;
     int ret;
 
-    if (!cpu_pvr ||
-        !kvm_vm_check_extension(kvm_state, KVM_CAP_PPC_COMPAT_CAPS)) {
+    if (!kvm_vm_check_extension(kvm_state, KVM_CAP_PPC_COMPAT_CAPS)) {
         return 0;
     }
     ret = kvm_vm_ioctl(kvm_state, KVM_PPC_GET_COMPAT_CAPS, &caps);
