@@ -15,12 +15,13 @@ ninja = $(python) scripts/parts.py ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check unit fuzz bench coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan \
+.PHONY: help boot check quick unit fuzz bench coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan \
         check-bases check-hosts bisect-check check-topics check-docs docs series deb-source
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
-	@echo 'make check     all tests that a change has to pass'
+	@echo 'make check     all tests that a change has to pass (ONLY=PATTERN: those of such names)'
+	@echo 'make quick     before a commit: the queue, and the tests that reach the change'
 	@echo 'make matrix    every row of tests/lab/matrix.cfg; page in build/matrix.html'
 	@echo 'make libvirt   what libvirt makes of such hosts, step by step'
 	@echo 'make host-kit  a tarball that tests a POWER host with KVM (QEMU=1 adds ours)'
@@ -115,11 +116,15 @@ check-docs: tcg kvm-ubsan
 deb-source: $(home)/.ready
 	@scripts/deb-source $(or $(SUITE),trixie)
 
+quick: kvm tcg unit
+	@QEMU_BUILDS='$(abspath $(home))' scripts/quick
+
+# ONLY=PATTERN: the tests of these names, as in ONLY='refused-*'
 check: kvm tcg kvm-ubsan unit
 	@$(meson) setup --reconfigure build/meson >build/meson.log || \
 	    { cat build/meson.log; exit 1; }
 	@rm -f build/meson/meson-logs/testlog.json
-	@QEMU_BUILDS='$(abspath $(home))' $(meson) test -C build/meson --num-processes 2; ended=$$?; \
+	@QEMU_BUILDS='$(abspath $(home))' $(meson) test -C build/meson --num-processes 2 $(if $(ONLY),'$(ONLY)'); ended=$$?; \
 	    scripts/tally build/meson && exit $$ended
 
 clean:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 import parts
-from debian import BUILD, TOP, Error, Suite, run, say
+from debian import BUILD, TOP, Error, Suite, locked, run, say
 from patches import BASE_REF, worktree
 
 COMMON = ['--without-default-features', '--enable-fdt=system', '--disable-docs', '--disable-tools',
@@ -56,9 +56,10 @@ def configure(name, options, extra_env, home=None):
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     say(f'{home.name}: configuring QEMU ({name})')
-    # a newer file would have each build configure itself again
-    if not (source / parts.DEVICES).exists() or (source / parts.DEVICES).read_text() != devices.read_text():
-        shutil.copyfile(devices, source / parts.DEVICES)
+    with locked('devices'):
+        # a newer file would have each build configure itself again
+        if not (source / parts.DEVICES).exists() or (source / parts.DEVICES).read_text() != devices.read_text():
+            shutil.copyfile(devices, source / parts.DEVICES)
     env = dict(os.environ, **extra_env, PYTHONPATH=parts.meson_path())
     done = subprocess.run([source / 'configure', *options], cwd=place, env=env, check=False, text=True,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -6,6 +6,7 @@ scenario on kvm, a case of tests/hcall on tcg.
 """
 
 import concurrent.futures
+import difflib
 import functools
 import hashlib
 import itertools
@@ -151,20 +152,27 @@ def add(lines, more):
         lines[line] = (before + times, [a + b for a, b in itertools.zip_longest(taken, branches, fillvalue=0)])
 
 
-def state():
-    """What was measured has to be measured again if this changes."""
-    texts = [grafted().git('diff', '--no-renames', BASE_REF)]
-    texts += [path.read_text() for path in sorted((TOP / 'tests/kvmsim').iterdir())
-              if path.suffix in ('.c', '.h', '.py')]
-    return hashlib.sha256(''.join(texts).encode()).hexdigest()
+def sources():
+    """{C file of the series: its text in the grafted tree}"""
+    return {name: (grafted().path / name).read_text() for name in added_lines()}
+
+
+def simulator():
+    """What the tests have in common, as a hash."""
+    files = sorted(path for path in (TOP / 'tests/kvmsim').iterdir() if path.suffix in ('.c', '.h', '.py'))
+    return hashlib.sha256(''.join(path.read_text() for path in files).encode()).hexdigest()
+
+
+def measured():
+    """What was measured last, of whatever sources and tests there were then."""
+    return json.loads(REACHED.read_text()) if REACHED.exists() else {}
 
 
 def reached(anew=False, progress=lambda text: None):
     """What each judge reaches ("files") and its "seconds", measured where that is not known, or all ANEW."""
-    known = json.loads(REACHED.read_text()) if REACHED.exists() and not anew else {}
-    known = known.get('judges', {}) if known.get('state') == state() else {}
-    known = {judge.name: known[judge.name] for judge in judges()
-             if known.get(judge.name, {}).get('key') == judge.key}
+    now = {'sources': sources(), 'simulator': simulator()}
+    known = {} if anew or {key: measured().get(key) for key in now} != now else measured()['judges']
+    known = {judge.name: known[judge.name] for judge in judges() if known.get(judge.name, {}).get('key') == judge.key}
     missing = [judge for judge in judges() if judge.name not in known]
     machine.END = cases.END = signal.SIGTERM
     with tempfile.TemporaryDirectory(prefix='gcov-') as home, concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
@@ -181,6 +189,35 @@ def reached(anew=False, progress=lambda text: None):
             raise
     machine.END = cases.END = signal.SIGKILL
     half = REACHED.with_suffix('.part')
-    half.write_text(json.dumps({'state': state(), 'judges': known}))
+    half.write_text(json.dumps({**now, 'judges': known}))
     half.rename(REACHED)
     return known
+
+
+def rate(known):
+    """How many lines a test reaches in a second, of what was measured of it; of a new one more than of any other."""
+    if not known:
+        return float('inf')
+    return sum(times > 0 for lines in known['files'].values() for times, _ in lines.values()) / known['seconds']
+
+
+def changed_lines(old, new):
+    """The numbers of the lines of OLD that are not in NEW, or beside which NEW has more."""
+    found = set()
+    for kind, first, last, _, _ in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind != 'equal':
+            found |= set(range(first + 1, last + 1)) or {first, first + 1}
+    return found
+
+
+def touched():
+    """The judges that are not as they were when it was measured what they reach, or reach what has changed since."""
+    then, now = measured(), sources()
+    lines = {name: {str(line) for line in changed_lines(text.splitlines(), now.get(name, '').splitlines())}
+             for name, text in then.get('sources', {}).items() if text != now.get(name)}
+    for judge in judges():
+        known = then.get('judges', {}).get(judge.name, {})
+        reaches = any(known['files'].get(name, {}).get(line, (0,))[0] for name in lines for line in lines[name]) \
+            if known else True
+        if reaches or known.get('key') != judge.key or (judge.build == 'kvm' and then['simulator'] != simulator()):
+            yield judge, known

@@ -126,7 +126,7 @@ ROWS = [Row(host, compat, api, qemu) for host, compat in
         (('power11', 'power10'), ('power10', 'power9'), ('power11', 'none'), ('power10', 'none'))
         for api in stack.APIS for qemu in matrix.QEMUS]
 # What make check runs: the host of the report under both, and one whose CPU libvirt knows
-SMOKE = [Row('power10', 'power9', 'v1', 'patched'), *(Row('power11', 'power10', 'v2', qemu) for qemu in matrix.QEMUS)]
+SMOKE = [Row('power11', 'power10', 'v2', 'patched')]
 
 
 def l1_initrd(kernel, qemu):
