@@ -21,7 +21,6 @@ import tempfile
 import time
 
 from debian import BUILD, TOP, Error, run
-from patches import BASE_REF
 from relink import JOBS, added_lines, grafted, relink
 
 for room in ('kvmsim', 'hcall'):
@@ -85,10 +84,10 @@ def judges():
     found = [Judge('unit', 'unit', ''.join((TOP / name).read_text() for name in (UNIT_TEST, *UNIT_FILES)), unit)]
     for name, one in scenarios.read_all().items():
         found.append(Judge(name, 'kvm', of_scenario(one), functools.partial(on_kvm, one)))
-    sources = ''.join(path.read_text() for path in sorted((TOP / 'tests/hcall').iterdir()) if path.is_file())
+    programs = ''.join(path.read_text() for path in sorted((TOP / 'tests/hcall').iterdir()) if path.is_file())
     for whose, name, check in cases.checks(scratch().name):
         if whose == cases.OURS:
-            found.append(Judge(name, 'tcg', name + sources, functools.partial(on_tcg, check)))
+            found.append(Judge(name, 'tcg', name + programs, functools.partial(on_tcg, check)))
     return found
 
 
@@ -178,9 +177,9 @@ def reached(anew=False, progress=lambda text: None):
     with tempfile.TemporaryDirectory(prefix='gcov-') as home, concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
         home = pathlib.Path(home)
         binaries = {build: instrumented(build, home / build) for build in sorted({judge.build for judge in missing})}
-        measured = pool.map(lambda judge: reach(judge, binaries[judge.build], home / judge.build), missing)
+        results = pool.map(lambda judge: reach(judge, binaries[judge.build], home / judge.build), missing)
         try:
-            for number, (judge, (files, seconds)) in enumerate(zip(missing, measured), 1):
+            for number, (judge, (files, seconds)) in enumerate(zip(missing, results), 1):
                 progress(f'{number} of {len(missing)}: {judge.name}')
                 known[judge.name] = {'key': judge.key, 'seconds': seconds, 'files': files}
         except BaseException:
