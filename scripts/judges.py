@@ -173,6 +173,17 @@ def reached(anew=False, progress=lambda text: None):
     known = {} if anew or {key: measured().get(key) for key in now} != now else measured()['judges']
     known = {judge.name: known[judge.name] for judge in judges() if known.get(judge.name, {}).get('key') == judge.key}
     missing = [judge for judge in judges() if judge.name not in known]
+    try:
+        measure(missing, known, progress)
+    finally:
+        half = REACHED.with_suffix('.part')
+        half.write_text(json.dumps({**now, 'judges': known}))
+        half.rename(REACHED)
+    return known
+
+
+def measure(missing, known, progress):
+    """Put what each of MISSING reaches into KNOWN."""
     machine.END = cases.END = signal.SIGTERM
     with tempfile.TemporaryDirectory(prefix='gcov-') as home, concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
         home = pathlib.Path(home)
@@ -186,11 +197,8 @@ def reached(anew=False, progress=lambda text: None):
             pool.shutdown(wait=False, cancel_futures=True)
             machine.end_all()
             raise
-    machine.END = cases.END = signal.SIGKILL
-    half = REACHED.with_suffix('.part')
-    half.write_text(json.dumps({**now, 'judges': known}))
-    half.rename(REACHED)
-    return known
+        finally:
+            machine.END = cases.END = signal.SIGKILL
 
 
 def rate(known):

@@ -179,6 +179,8 @@ class Run:
         self.act()
         self.poke(guest.ARGS, struct.pack('>IIII', token, 0, 1, 0))
         self.hypercall(power.HCALLS['H_RTAS'], [guest.ARGS])
+        if self.machine.exit is None:
+            self.count('other')
 
     def poke(self, address, data):
         if data:
