@@ -170,7 +170,8 @@ def measured():
 def reached(anew=False, progress=lambda text: None):
     """What each judge reaches ("files") and its "seconds", measured where that is not known, or all ANEW."""
     now = {'sources': sources(), 'simulator': simulator()}
-    known = {} if anew or {key: measured().get(key) for key in now} != now else measured()['judges']
+    # what a line is reached by does not depend on the simulator's inside
+    known = {} if anew or measured().get('sources') != now['sources'] else measured()['judges']
     known = {judge.name: known[judge.name] for judge in judges() if known.get(judge.name, {}).get('key') == judge.key}
     missing = [judge for judge in judges() if judge.name not in known]
     try:

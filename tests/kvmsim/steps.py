@@ -237,6 +237,13 @@ class Run:
     def do_get(self, path, name):
         self.command('qom-get', path=path, property=name)
 
+    def do_describe(self, path, name):
+        """What QEMU says a property is for."""
+        self.act()
+        kind = self.machine.query('qom-get', path=path, property='type')
+        listed = self.machine.query('qom-list-properties', typename=kind)
+        self.value = next((row.get('description') for row in listed if row['name'] == name), None)
+
     def do_set(self, path, name, value):
         self.command('qom-set', path=path, property=name, value=value)
 
