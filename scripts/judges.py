@@ -42,11 +42,11 @@ GCOV = {'unit': 'gcov', 'kvm': 'powerpc64le-linux-gnu-gcov', 'tcg': 'gcov'}
 
 
 class Judge:
-    """A test: its name, the build that it is for, what it is made of, how it is run, and the file that it is from."""
+    """A test: its name, the build that it is for, what it is made of, and how it is run."""
 
-    def __init__(self, name, build, of, wrong, file=None):
+    def __init__(self, name, build, of, wrong):
         # WRONG(binary, env, patience) says what is wrong, or None
-        self.name, self.build, self.wrong, self.file = name, build, wrong, file
+        self.name, self.build, self.wrong = name, build, wrong
         self.key = hashlib.sha256(of.encode()).hexdigest()
 
 
@@ -83,7 +83,7 @@ def judges():
     """All of them, those that take the least time first within a build."""
     found = [Judge('unit', 'unit', ''.join((TOP / name).read_text() for name in (UNIT_TEST, *UNIT_FILES)), unit)]
     for name, one in scenarios.read_all().items():
-        found.append(Judge(name, 'kvm', of_scenario(one), functools.partial(on_kvm, one), one.file))
+        found.append(Judge(name, 'kvm', of_scenario(one), functools.partial(on_kvm, one)))
     programs = ''.join(path.read_text() for path in sorted((TOP / 'tests/hcall').iterdir()) if path.is_file())
     for whose, name, check in cases.checks(scratch().name):
         if whose == cases.OURS:
