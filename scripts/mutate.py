@@ -201,10 +201,10 @@ class Walk:
             self.replace(node, f'({text} + 1)')
 
     def cond(self, node, fixed=('true', 'false')):
-        """Negate a condition, or fix it."""
+        """Fix a condition both ways; negate it where it cannot be."""
         text = self.source(node)
         if text:
-            self.replace(node, *fixed, f'!({text})')
+            self.replace(node, *fixed, *([f'!({text})'] if len(fixed) < 2 else []))
         self.visit(node, condition=True)
 
     def on_CompoundStmt(self, node, _):
