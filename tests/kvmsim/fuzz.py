@@ -2,19 +2,30 @@
 """Random hosts, random guests: what has to hold whatever they do."""
 
 import dataclasses
+import itertools
+import os
 import pathlib
 import random
+import shlex
+import struct
 import tempfile
 
+import guest
 import power
 import machine
 from machine import Surprise, has_asan
-from scenario import parse
+from scenario import parse, step_of
 from steps import Failed, Run
 
 MODES = [*power.CAPS]
+RECORDS = 512
+POWER9 = power.MODES['power9']
 # A hang is a finding: a step takes well below a second, sanitizers or not.
 PATIENCE = 60
+# One more than there are cores: each QEMU waits for its next step now and then.
+JOBS = len(os.sched_getaffinity(0)) + 1
+# So often is a list of steps tried again to find a shorter one that fails, too.
+TRIES = 100
 BAD_SIGNS = ('runtime error:', 'AddressSanitizer', 'Assertion', 'assertion failed', 'Bail out',
              'Unexpected error', 'uncaught target signal')
 STANZA = '''
@@ -23,7 +34,6 @@ title = random
 topic = host-compat
 row = B8
 host = {host}
-mode = {mode}
 kernel = {kernel}
 kvm = {kvm}
 caps = {caps}
@@ -33,14 +43,12 @@ smp = {smp}
 machine = {machine}
 firmware = {firmware}
 mmu = {mmu}
-steps =
-{steps}
 '''
 
 
-def random_refusals(rng, vcpus):
+def random_refusals(rng, vcpus, most):
     rows = []
-    for _ in range(rng.randrange(4)):
+    for _ in range(rng.randrange(most + 1)):
         words = [rng.choice(['any', 'raw', *MODES, *MODES]), rng.choice(power.ERRNOS)]
         words += rng.choice([[], ['poison']])
         words += rng.choice([[], ['vcpu', str(rng.randrange(vcpus))]])
@@ -60,78 +68,128 @@ def random_caps(rng):
     return bits | (rng.getrandbits(60) if rng.random() < 0.2 else 0)
 
 
+def random_entry(rng, old_modes):
+    """One mode or another record, which is seldom the end record that most random ones are."""
+    if rng.random() < 0.8:
+        return rng.choice(['raw', *MODES, *MODES, '0x0f000008', *(['power8', 'power7'] if old_modes else [])])
+    mask = rng.choice((0xffffffff, 0xffff0000, 0x0fffffff, 0, rng.getrandbits(16) << 16))
+    value = rng.choice((rng.getrandbits(32), *power.HOSTS.values(), *(power.MODES[name] for name in MODES)))
+    return f'{value & (mask if rng.random() < 0.9 else ~0):#x}/{mask:#x}'
+
+
 def random_list(rng, old_modes):
-    names = ['raw', *MODES, *MODES, '0x0f000008', '0x0f000009', *(['power8', 'power7'] if old_modes else [])]
     entries = []
-    for _ in range(rng.choice((0, 1, 2, 3, 5, 8))):
-        entry = rng.choice(names)
-        if rng.random() < 0.15:
-            entry = f'{rng.getrandbits(32):#x}/{rng.choice((0xffffffff, rng.getrandbits(32))):#x}'
-        if rng.random() < 0.1:
-            entry += f'*{rng.choice((2, 3, 100, 511, 512, 513))}'
-        entries.append(entry)
+    for _ in range(rng.choice((0, 1, 1, 2, 3, 5, 8))):
+        entries.append(random_entry(rng, old_modes))
+        if rng.random() < 0.05:
+            entries[-1] += f'*{rng.choice((2, 3, 100))}'
+    if rng.random() < 0.02:
+        # the last that counts is one of those above
+        entries.insert(0, f'0x0f000008*{RECORDS - rng.randint(0, len(entries))}')
     if rng.random() < 0.1:
         entries.append(rng.choice(('unterminated', 'end-of-ram')))
     return ' '.join(entries) or 'power9*0'
 
 
-def random_step(rng, vcpus, old_modes):
-    """A step and how often it comes."""
+def random_steps(rng, host, vcpus, old_modes, kvm):
+    """Without end."""
+    # QEMU ends at a reset to POWER9 mode with DAWR1
+    settable = [name for name in MODES if power.MODES[name] <= power.MODES[host] and
+                (old_modes or name != 'power9')] + ['power8'] * old_modes + ["''"]
     kinds = {
-        lambda: f'cas {random_list(rng, old_modes)}': 10,
-        lambda: f'kernel refuse {random_refusals(rng, vcpus)}': 4,
-        lambda: 'reset': 4, lambda: 'cont': 5, lambda: 'stop': 1,
-        lambda: f'set /machine max-cpu-compat {rng.choice([*MODES, *MODES, "power8"])}': 1,
-        lambda: "set /machine max-cpu-compat ''": 1,
-        lambda: f'plug {vcpus + rng.randrange(2)}': 1,
-        lambda: 'save one': 1, lambda: 'load one': 1,
+        lambda: f'cas {random_list(rng, old_modes)}': 60,
+        lambda: f'kernel refuse {random_refusals(rng, vcpus, 3)}': 12,
+        lambda: f'kernel caps {random_caps(rng):#x}': 1,
+        lambda: 'reset': 8, lambda: 'cont': 3, lambda: 'stop': 2,
+        # one core: QEMU fails an assertion after cores came and went out of order
+        lambda: f'plug {vcpus}': 3, lambda: f'unplug {vcpus}': 2,
+        lambda: 'save one': 0.5, lambda: 'load one': 2,
     }
-    return rng.choices([*kinds], [*kinds.values()])[0]()
+    if kvm == 'hv':
+        kinds[lambda: f"set /machine max-cpu-compat {rng.choice(settable)}"] = 4
+    while True:
+        yield rng.choices([*kinds], [*kinds.values()])[0]()
 
 
 def generate(seed):
-    """The scenario of one seed."""
+    """The host and the guest of one seed, and its steps."""
     rng = random.Random(seed)
     smp = rng.choice(('1', '2', '4', '4,threads=2', '8,threads=8'))
     vcpus = int(smp.split(',')[0])
+    host = rng.choice(MODES[1:] * 3 + MODES[:1])
     # QEMU fails an assertion where a guest in a mode before POWER9 has DAWR1
-    old_modes = rng.random() < 0.3
+    old_modes = rng.random() < 0.6
     options = ['cap-dawr1=off'] if old_modes else []
     kvm = 'pr' if rng.random() < 0.08 else 'hv'
     if kvm == 'pr':
         options = ['cap-fwnmi=off', 'cap-dawr1=off']
-    if rng.random() < 0.3:
-        options.append('max-cpu-compat=' + rng.choice(MODES + (['power8'] if old_modes else [])))
-    steps = ['cont', *(random_step(rng, vcpus, old_modes) for _ in range(rng.randint(8, 24)))]
+    mmu = rng.choice(('radix', 'radix', 'hash', 'old', 'no-vectors', 'no-vector-5'))
+    if rng.random() < 0.2:
+        # QEMU ends at CAS where a guest wants XIVE of a machine that began in POWER8 mode
+        options.append('max-cpu-compat=' + rng.choice(MODES + ['power8'] * (old_modes and mmu == 'old')))
     text = STANZA.format(
-        seed=seed, host=rng.choice(MODES[1:] * 3 + MODES[:1]), mode='none',
-        kernel=rng.choice(('7.3', '7.3', '7.3', '7.2', '6.12')), kvm=kvm,
+        seed=seed, host=host, kernel=rng.choice(('7.3', '7.3', '7.3', '7.2', '6.12')), kvm=kvm,
         caps=f'{random_caps(rng):#x}', size=rng.choice((24, 24, 32, 64)), tree=random_tree(rng),
         smp=smp if ',' in smp else f'{smp},maxcpus={vcpus + 2}', machine=','.join(options),
         firmware='slof' if rng.random() < 0.8 else 'vof',
-        mmu=rng.choice(('radix', 'radix', 'hash', 'old', 'no-vectors', 'no-vector-5')),
-        steps='\n'.join(f'    {step}' for step in steps))
+        mmu=mmu)
     if rng.random() < 0.25:
-        error = rng.choice(power.ERRNOS) + rng.choice(('', ' once', ' size 24', ' once size 16'))
-        text = text.replace('steps =', f'caps-error = {error}\nsteps =', 1)
-    if rng.random() < 0.6:
-        text = text.replace('steps =', f'refuse = {random_refusals(rng, vcpus)}\nsteps =', 1)
-    scenario, = parse(f'seed {seed}', text).values()
-    return text, scenario
+        text += f'caps-error = {rng.choice(power.ERRNOS)}{rng.choice(("", " once", " size 24", " once size 16"))}\n'
+    if rng.random() < 0.2:
+        text += f'refuse = {random_refusals(rng, vcpus, 2)}\n'
+    steps = random_steps(rng, host, vcpus, old_modes, kvm)
+    return text, ['cont', *(next(steps) for _ in range(rng.randint(100, 300)))]
+
+
+def stanza(text, steps):
+    return f'{text}steps =\n' + ''.join(f'    {step}\n' for step in steps)
 
 
 @dataclasses.dataclass
 class Host:
     """What the design says of a host: its modes (None: not known), and whether they limit."""
+    cpu: int
+    pvr: int
     modes: set | None
-    limited: bool
+
+    @property
+    def limited(self):
+        return bool(self.modes) and self.cpu not in self.modes
+
+    def allows(self, mode):
+        if mode == 0:
+            return not self.limited
+        # no CPU has power7+, and those before POWER9 are left to KVM
+        return (mode in power.MODES.values() and mode <= self.cpu and
+                (mode < POWER9 or not self.modes or mode in self.modes))
+
+    def newest(self):
+        return max(self.modes) if self.limited else 0
+
+    def shared(self, listed, limit):
+        """What a guest that lists these records can have: the newest mode (0: none), and whether raw."""
+        newest, raw = 0, False
+        for mask, pvr in listed:
+            if pvr & mask == self.pvr & mask:
+                raw = True
+            elif self.allows(pvr) and pvr > newest and (not limit or pvr <= limit):
+                newest = pvr
+        return newest, raw and not limit
+
+
+def records(data):
+    """The (mask, PVR) that CAS has to look at: up to one that cannot match, 512 at most."""
+    listed = struct.iter_unpack('>II', data[:8 * RECORDS].ljust(8 * RECORDS, b'\0'))
+    return [*itertools.takewhile(lambda record: not ~record[0] & record[1], listed)]
 
 
 def judge(settings):
     """The host as QEMU has to see it, worked out once more and independently."""
     own = power.MODES[settings['host']]
+    # the PVR's low half is one that no record has
+    host = Host(own, power.HOSTS[settings['host']] | 0xffff, None)
     if settings['kvm'] == 'pr':
-        return Host(None, False)
+        return host
     modes, logical = set(), {power.MODES[name] for name in MODES}
     if power.KERNELS[settings['kernel']][0] and not settings['caps-error']:
         modes = {power.MODES[name] for name, bit in power.CAPS.items() if settings['caps'] & bit}
@@ -141,7 +199,16 @@ def judge(settings):
         versions = {kinds.get(kind, kind) for kind in settings['device-tree']}
         if len(versions) == 1 and versions <= logical:
             modes = {mode for mode in logical if mode <= min(own, *versions)}
-    return Host(modes or None, bool(modes) and own not in modes)
+    host.modes = modes or None
+    return host
+
+
+class Broken(Failed):
+    """What does not hold, and the step of a scenario that shows it."""
+
+    def __init__(self, words, shown_by=None):
+        super().__init__(words)
+        self.shown_by = shown_by
 
 
 class Fuzz(Run):
@@ -151,83 +218,228 @@ class Fuzz(Run):
         super().__init__(scenario, 'patched', binary, home)
         self.host = judge(scenario.source)
         self.calls = self.refusals = 0
+        self.done, self.at, self.heard = [], 0, 0
+        given = dict(option.split('=') for option in scenario.source['machine'].split(',') if option)
+        # what the machine, all its vCPUs (None: not known), a snapshot, and a refusing kernel are set to
+        self.limit = power.MODES.get(given.get('max-cpu-compat'), self.host.newest())
+        self.mode, self.saved = self.limit, None
+        self.refuses = scenario.source['refuse'] or []
+        self.plugged, self.moved = None, False
+        self.running = self.barred = self.ended = False
 
     def run(self):
         self.machine = self.source
         try:
             self.source.ready()
+            self.drop_phb()
         except Surprise:
-            self.check_end()
+            self.check_start()
             return
-        for step in self.scenario.steps:
-            try:
-                if step.verb != 'cas' or self.source.state() == 'running':
-                    self.calls += step.verb == 'cas'
-                    getattr(self, f'do_{step.verb}')(*step.args)
-                self.source.drain()
-                if self.source.exit is None:
-                    self.check(step)
-            except Surprise as e:
-                if self.source.exit is None:
-                    raise Failed(f'{step.text}: {e}') from None
-            except Failed as e:
-                raise Failed(f'{step.text}: {e}') from None
-            if self.source.exit is not None:
-                self.check_end()
+        for self.at, step in enumerate(self.scenario.steps):
+            if step.verb in ('cas', 'save'):
+                self.bring_up()
+            if step.verb != 'load' or self.saved and self.saved[1] == self.plugged:
+                self.perform(step)
+            if self.ended:
                 return
 
-    def check_end(self):
+    def drop_phb(self):
+        """QEMU looks for each PCI slot in all of them: that is three quarters of what a CAS call takes."""
+        devices = self.source.query('qom-list', path='/machine/unattached')
+        phb, = (entry['name'] for entry in devices if entry['type'] == 'child<spapr-pci-host-bridge>')
+        self.source.query('device_del', id=f'/machine/unattached/{phb}')
+        self.do_reset()
+        if self.source.exit is not None:
+            raise Surprise('QEMU has ended at its second reset')
+
+    def count(self, phase):
+        """Nobody asks."""
+
+    def perform(self, step):
+        """A step, and what has to hold after it."""
+        self.done.append(step.text)
+        try:
+            before = self.mode
+            getattr(self, f'do_{step.verb}')(*step.args)
+            self.source.drain()
+            if self.source.exit is not None and not self.ended:
+                raise Failed(f'QEMU ended with {self.source.how_ended()}: {self.last_words()}')
+            if not self.ended:
+                self.check(step, before)
+        except (Failed, Surprise) as e:
+            raise Broken(f'{step.text}: {e}', getattr(e, 'shown_by', None)) from None
+        if self.error:
+            self.done.append(f'refused {shlex.quote(self.error.split()[0])}')
+
+    def bring_up(self):
+        """Whatever was refused before, a reset to a mode that KVM accepts brings the machine up."""
+        accept = ['kernel refuse nothing'] if self.refuses_mode(self.limit) else []
+        for text in ('cont', *accept, 'reset', 'cont'):
+            if self.running:
+                return
+            self.perform(step_of(0, text))
+        if not self.running:
+            raise Broken(f'the machine does not come up: {self.error or self.last_words()}', 'state running')
+
+    def check_start(self):
+        """QEMU may end at its start, with a message, if the mode of the reset was refused."""
         self.source.wait_exit()
         self.check_signs()
         if self.source.exit != 1 or not self.source.messages:
             raise Failed(f'QEMU ended with {self.source.how_ended()}: {self.last_words()}')
+        if self.host.allows(self.limit) and not self.refuses_mode(self.limit):
+            raise Failed(f'QEMU does not start: {self.last_words()}')
 
     def check_signs(self):
         self.check_modelled()
-        for line in self.source.messages:
+        fresh, self.heard = self.source.messages[self.heard:], len(self.source.messages)
+        for line in fresh:
             if any(sign in line for sign in BAD_SIGNS):
                 raise Failed(line)
 
-    def check(self, step):    # pylint: disable=unused-argument
+    def refuses_mode(self, mode):
+        """Whether KVM can refuse it."""
+        return self.scenario.source['kvm'] == 'pr' or any(row[1] in (power.ANY, mode) for row in self.refuses)
+
+    # Actions, and what the machine is then set to.
+
+    def do_kernel(self, key, value):
+        super().do_kernel(key, value)
+        if key == 'refuse':
+            self.refuses = value
+
+    def do_reset(self):
+        super().do_reset()
+        self.mode = self.limit
+
+    def do_set(self, path, name, value):
+        super().do_set(path, name, value)
+        limit = power.MODES.get(value, 0)
+        if bool(self.error) == self.host.allows(limit):
+            raise Failed(f'refused: {self.error}' if self.error else 'the host does not allow it')
+        self.limit = self.limit if self.error else limit
+
+    def do_save(self, tag):
+        super().do_save(tag)
+        if not self.error:
+            self.saved = self.mode, self.plugged
+
+    def do_load(self, tag):
+        super().do_load(tag)
+        self.mode = None if self.error else self.saved[0]
+
+    def do_plug(self, core):
+        super().do_plug(core)
+        self.moved = True
+
+    def do_cas(self, entries=None):
+        source = self.source.settings
+        listed = records(guest.pack(entries, source['host'], self.scenario.mmu, source['memory'])[1])
+        newest, raw = self.host.shared(listed, self.limit)
+        hv = source['kvm'] == 'hv'
+        self.calls += 1
+        super().do_cas(entries)
+        # behind another end than the list's own, QEMU finds anything but option vectors
+        self.ended = self.source.exit == 1 and len(listed) != sum(e[2] for e in entries if isinstance(e, tuple))
+        if hv and (newest or raw):
+            self.mode = newest
+        agrees = newest or raw if hv else raw
+        if self.source.exit is None and not agrees:
+            returned = self.outcome or int(self.source.command_kvm('result')[0])
+            if returned != power.RETURNS['H_HARDWARE']:
+                raise Broken(f'the guest got {returned}, and shares no mode with the host', 'returns H_HARDWARE')
+
+    # What has to hold.
+
+    def check(self, step, before):
         self.check_signs()
+        self.running = self.source.state() == 'running'
         refused = int(self.source.command_kvm('refused')[0])
         self.refusals += refused
-        # PR refuses always, and QEMU goes on in raw mode without a word
         if refused and not (self.said() or self.error):
             raise Failed('KVM refused a mode, and QEMU said nothing')
-        if self.source.state() == 'running':
+        # a core that is not plugged changes nothing for the others
+        if refused and step.verb != 'plug':
+            self.barred = True
+        elif step.verb == 'reset' or step.verb == 'load' and not self.error:
+            self.barred = False
+        if self.running and self.barred:
+            raise Broken('KVM refused the mode of the machine, which runs', 'state internal-error')
+        if step.verb == 'cas' and not self.running:
+            self.check_refused_call(refused, before)
+        if self.running:
+            self.check_vcpus()
+
+    def check_refused_call(self, refused, before):
+        if not refused:
+            raise Broken('the machine stopped, but KVM refused no mode', 'state running')
+        self.mode = before
+        if not self.refuses_mode(before):
             self.check_vcpus()
 
     def check_vcpus(self):
-        plugged = {cpu['cpu-index'] for cpu in self.source.query('query-cpus-fast')}
-        rows = [row for row in self.source.modes() if row[0] in plugged]
+        if self.plugged is None or self.moved:
+            self.plugged = {cpu['cpu-index'] for cpu in self.source.query('query-cpus-fast')}
+        rows = [row for row in self.source.modes() if row[0] in self.plugged]
         modes = {mode for _, mode, _ in rows}
+        names = ', '.join(map(power.mode_name, modes))
         if len(modes) > 1:
-            raise Failed('a machine half set: ' + ', '.join(map(power.mode_name, modes)))
+            raise Broken(f'a machine half set: {names}', 'modes all raw')
+        if not modes <= {self.mode} and self.mode is not None:
+            wanted = power.mode_name(self.mode)
+            raise Broken(f'the vCPUs are in mode {names}, not in {wanted}', f'modes all {wanted}')
+        if not all(map(self.host.allows, modes)):
+            raise Broken(f'the vCPUs are in mode {names}, which the host does not have', 'modes all raw')
         if not all(runs for _, _, runs in rows):
-            raise Failed('the machine is running, but a vCPU cannot')
-        for mode in modes:
-            newer = mode >= power.MODES['power9']
-            if (self.host.limited and mode == 0) or \
-                    (self.host.modes and newer and mode not in self.host.modes):
-                raise Failed(f'a vCPU in mode {power.mode_name(mode)}, which the host does not have')
+            raise Broken('a vCPU cannot run', 'runs all')
+
+
+def attempt(text, steps, binary):
+    """Run one host and guest: what did not hold or None, and the run."""
+    scenario, = parse('random', stanza(text, steps)).values()
+    with tempfile.TemporaryDirectory(prefix='kvmsim-') as home:
+        fuzz = Fuzz(scenario, binary, pathlib.Path(home))
+        try:
+            fuzz.run()
+        except (Failed, Surprise) as e:
+            return e, fuzz
+        finally:
+            fuzz.close()
+    return None, fuzz
+
+
+def shorten(text, steps, binary, failed):
+    """Leave out of STEPS what FAILED, their run, does not need: what did not hold, its run, whether that is all."""
+    tries, pieces = TRIES, 2
+    steps = steps[:failed[1].at + 1]
+    while len(steps) > 1:
+        size = -(-len(steps) // pieces)
+        for start in range(0, len(steps), size):
+            if not tries:
+                return *failed, False
+            tries -= 1
+            again = attempt(text, rest := steps[:start] + steps[start + size:], binary)
+            if again[0]:
+                failed, steps, pieces = again, rest[:again[1].at + 1], max(pieces - 1, 2)
+                break
+        else:
+            if size == 1:
+                break
+            pieces = min(2 * pieces, len(steps))
+    return *failed, True
 
 
 def one(seed, binary):
     """Run one seed: (what went wrong or None, CAS calls, refusals)."""
     machine.PATIENCE = PATIENCE
-    text, scenario = generate(seed)
-    with tempfile.TemporaryDirectory(prefix='kvmsim-') as home:
-        fuzz = None
-        try:
-            fuzz = Fuzz(scenario, binary, pathlib.Path(home))
-            fuzz.run()
-        except (Failed, Surprise) as e:
-            return f'{e}\n{text}', getattr(fuzz, 'calls', 0), getattr(fuzz, 'refusals', 0)
-        finally:
-            if fuzz:
-                fuzz.close()
-    return None, fuzz.calls, fuzz.refusals
+    text, steps = generate(seed)
+    wrong, first = failed = attempt(text, steps, binary)
+    if wrong:
+        wrong, run, shortest = shorten(text, steps, binary, failed)
+        more = [wrong.shown_by] if getattr(wrong, 'shown_by', None) else []
+        wrong = (f'{wrong}\n{stanza(text, [*run.done, *more])}' +
+                 ('' if shortest else f'There may be a shorter one: {TRIES} tries were made.\n'))
+    return wrong, first.calls, first.refusals
 
 
 def describe(binary):

@@ -41,7 +41,9 @@ def pack(entries, host, mmu, memory):
     data = pvr_list(entries, host)
     if 'end-of-ram' in entries:
         return memory * 1024 * 1024 - len(data), data
-    return VECTOR, data + option_vectors(mmu)
+    data += option_vectors(mmu)
+    # what a list without an end goes on with is zero, not what an earlier call has left
+    return VECTOR, data.ljust(0x2000, b'\0') if 'unterminated' in entries else data
 
 
 def client_call(service, args, returns):
