@@ -30,6 +30,7 @@ TRACE_LINE = re.compile(r'^(?:\d+@[\d.]+:)?((?:kvm_host_|spapr_host_|spapr_cas_|
 
 live = set()
 live_lock = threading.Lock()
+broken_off = threading.Event()
 # Processes are made one at a time, so that none inherits another's sockets.
 spawn_lock = threading.Lock()
 
@@ -213,6 +214,8 @@ class Machine:
 
     def spawn(self, command, control):
         with spawn_lock:
+            if broken_off.is_set():
+                raise Error('broken off')
             try:
                 # pylint: disable-next=consider-using-with
                 self.process = subprocess.Popen(
@@ -395,8 +398,9 @@ def end(process):
 
 
 def end_all():
-    """For a run that is broken off: no QEMU outlives it."""
-    with live_lock:
+    """For a run that is broken off: no QEMU outlives it, and none is started any more."""
+    broken_off.set()
+    with spawn_lock, live_lock:
         left = [*live]
     for process in left:
         process.kill()
