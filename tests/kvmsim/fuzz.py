@@ -103,7 +103,7 @@ def random_steps(rng, host, vcpus, old_modes, kvm):
         lambda: 'reset': 8, lambda: 'cont': 3, lambda: 'stop': 2,
         # one core: QEMU fails an assertion after cores came and went out of order
         lambda: f'plug {vcpus}': 3, lambda: f'unplug {vcpus}': 2,
-        lambda: 'save one': 0.5, lambda: 'load one': 2,
+        lambda: 'save one': 0.5, lambda: 'load one': 2, lambda: 'get /machine host-compat-modes': 1,
     }
     if kvm == 'hv':
         kinds[lambda: f"set /machine max-cpu-compat {rng.choice(settable)}"] = 4
@@ -320,6 +320,11 @@ class Fuzz(Run):
             raise Failed(f'refused: {self.error}' if self.error else 'the host does not allow it')
         self.limit = self.limit if self.error else limit
 
+    def do_get(self, path, name):
+        super().do_get(path, name)
+        if self.value != [power.mode_name(mode) for mode in sorted(self.host.modes or ())]:
+            raise Failed(f'the machine shows {", ".join(self.value) or "nothing"} as the modes of the host')
+
     def do_save(self, tag):
         super().do_save(tag)
         if not self.error:
@@ -383,14 +388,11 @@ class Fuzz(Run):
             self.plugged = {cpu['cpu-index'] for cpu in self.source.query('query-cpus-fast')}
         rows = [row for row in self.source.modes() if row[0] in self.plugged]
         modes = {mode for _, mode, _ in rows}
-        names = ', '.join(map(power.mode_name, modes))
-        if len(modes) > 1:
-            raise Broken(f'a machine half set: {names}', 'modes all raw')
-        if not modes <= {self.mode} and self.mode is not None:
-            wanted = power.mode_name(self.mode)
+        names, wanted = ', '.join(map(power.mode_name, modes)), power.mode_name(self.mode or 0)
+        if self.mode is not None and modes != {self.mode}:
             raise Broken(f'the vCPUs are in mode {names}, not in {wanted}', f'modes all {wanted}')
-        if not all(map(self.host.allows, modes)):
-            raise Broken(f'the vCPUs are in mode {names}, which the host does not have', 'modes all raw')
+        if len(modes) > 1 or not all(map(self.host.allows, modes)):
+            raise Broken(f'the vCPUs are in mode {names}, which cannot be on this host', f'modes all {wanted}')
         if not all(runs for _, _, runs in rows):
             raise Broken('a vCPU cannot run', 'runs all')
 
