@@ -237,10 +237,12 @@ class Fuzz(Run):
             self.check_start()
             return
         for self.at, step in enumerate(self.scenario.steps):
+            # a snapshot has the cores of its machine: QEMU crashes at the second load of one that has others
+            if step.verb in ('save', 'load') and (self.moved or step.verb == 'load' and self.saved is None):
+                continue
             if step.verb in ('cas', 'save'):
                 self.bring_up()
-            if step.verb != 'load' or self.saved and self.saved[1] == self.plugged:
-                self.perform(step)
+            self.perform(step)
             if self.ended:
                 return
 
@@ -328,11 +330,11 @@ class Fuzz(Run):
     def do_save(self, tag):
         super().do_save(tag)
         if not self.error:
-            self.saved = self.mode, self.plugged
+            self.saved = self.mode
 
     def do_load(self, tag):
         super().do_load(tag)
-        self.mode = None if self.error else self.saved[0]
+        self.mode = None if self.error else self.saved
 
     def do_plug(self, core):
         super().do_plug(core)
