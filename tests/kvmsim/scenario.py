@@ -173,10 +173,12 @@ STEPS = {
     # what is done
     'cont': (), 'stop': (), 'reset': (), 'quit': (), 'migrate': (), 'cas': ('guest',),
     'hypercall': (number, 'numbers'), 'plug': (number,), 'unplug': (number,), 'save': (word,), 'load': (word,),
-    'get': (word, word), 'describe': (word, word), 'set': (word, word, word), 'monitor': ('words',), 'rtas': (number,), 'kernel': ('setting',),
+    'get': (word, word), 'describe': (word, word), 'set': (word, word, word), 'monitor': ('words',),
+    'rtas': (number,), 'kernel': ('setting',),
     # what is then expected
     'exits': (word,), 'state': (one_of(*STATES),), 'returns': (returned,), 'modes': ('modes',),
-    'runs': (one_of('all', 'none', 'some'),), 'says': ('words',), 'lacks': ('words',), 'silent': (), 'refused': ('words',),
+    'runs': (one_of('all', 'none', 'some'),), 'says': ('words',), 'lacks': ('words',),
+    'silent': (), 'refused': ('words',),
     'value': (json_value,), 'traces': ('words',), 'traced': (word, number), 'tree': (word, word, 'words'),
     'order': (word, word), 'idle': (),
     'migrated': (one_of('completed', 'failed'),),
