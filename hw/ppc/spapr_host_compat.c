@@ -34,21 +34,12 @@ void spapr_host_compat_init(void)
     }
 }
 
-/* Have ppc_set_compat() write a mode to KVM even if it is the one it knows */
-static void set_all_stale(void)
-{
-    CPUState *cs;
-
-    CPU_FOREACH(cs) {
-        POWERPC_CPU(cs)->compat_stale = true;
-    }
-}
-
 void spapr_host_compat_reset(SpaprMachineState *spapr)
 {
     /* Every reset makes a device tree */
     bool first_reset = !spapr->fdt_blob;
     Error *err = NULL;
+    CPUState *cs;
 
     if (ppc_init_compat_all(spapr->max_compat_pvr, &err) >= 0) {
         return;
@@ -64,7 +55,9 @@ void spapr_host_compat_reset(SpaprMachineState *spapr)
         exit(EXIT_FAILURE);
     }
     /* Also if KVM was not asked: these vCPUs are not in the machine's mode */
-    set_all_stale();
+    CPU_FOREACH(cs) {
+        POWERPC_CPU(cs)->compat_stale = true;
+    }
     /* The main loop would turn a stop from here into prelaunch */
     qemu_system_vmstop_request_prepare();
     qemu_system_vmstop_request(RUN_STATE_INTERNAL_ERROR);
@@ -72,10 +65,8 @@ void spapr_host_compat_reset(SpaprMachineState *spapr)
 
 void spapr_host_compat_cas_refused(uint32_t pvr, uint32_t before, Error *err)
 {
-    bool back;
+    bool back = ppc_set_compat_all(before, NULL) >= 0;
 
-    set_all_stale();
-    back = ppc_set_compat_all(before, NULL) >= 0;
     error_prepend(&err, "Cannot run the guest as %s, which it has chosen"
                   " (ibm,client-architecture-support): ",
                   ppc_compat_name(pvr));

@@ -52,7 +52,10 @@ BOTH, V2 = ('v1', 'v2'), ('v2',)
 # what the case shows; None for a guest that never leaves
 LEAVES = {
     'nothing': (NESTED, BOTH, ('00000980', '00000000')),
+    'punctual': (NESTED, BOTH, ('00000980', '00000000')),
     'decrementer': (NESTED, V2, ('00000980', '00000000'), ('00000980', 'ffff....')),
+    'set': (NESTED, V2, ('00000980', '00000001')),
+    'own-timer': (NESTED, V2, ('00000980', '00000000')),
     'narrow': (NESTED, V2, ('00000980', '00000000'), ('00000980', 'ffffffc.')),
     # not before some years
     'over': (NESTED, BOTH, ('00000980', '00000000'), None),
@@ -79,7 +82,10 @@ LEAVES = {
     'unreferenced': (MMU, BOTH, ('00000e00', '00060000'), None),
 }
 # {case: what its machine has besides}
-MORE = {'uncapped': ['-machine', 'cap-rpt-invalidate=off']}
+# ... where time has to go by instructions, not by what else this machine has to do
+BY_INSTRUCTION = ['-icount', 'shift=0']
+MORE = {'uncapped': ['-machine', 'cap-rpt-invalidate=off'],
+        **dict.fromkeys(('punctual', 'set', 'own-timer'), BY_INSTRUCTION)}
 # {what L0 is asked for: (options of its own, words of the refusal, whether Debian's starts)}
 REFUSED = {
     'an L1 with SMT': (['-smp', '2,threads=2'], ('with SMT', 'threads=1', 'cap-nested-papr=off'), True),
@@ -123,6 +129,10 @@ def lines(command, options, said='', patience=PATIENCE):
                 for line in whole:
                     words = line.decode().split()
                     if words == ['END']:
+                        end(qemu)
+                        complaint = re.search('.*CRITICAL.*', qemu.stderr.read().decode())
+                        if complaint:
+                            raise Error(complaint[0])
                         return
                     if words[0] == 'CREATE' and words[1] != SUCCESS:
                         raise Error(f'H_GUEST_CREATE answers {words[1]}')

@@ -61,6 +61,17 @@ void create_l2(const uint64_t *roots, uint64_t processes)
     hypervisor.lpid = __builtin_bswap32(1);
 }
 
+void shift_timebase(uint64_t ticks)
+{
+    hypervisor.tb_offset = swap(ticks);
+}
+
+/* It is only in the memory of the partition */
+bool l2_is_known(void)
+{
+    return false;
+}
+
 uint64_t enter_l2(const struct entry *entry)
 {
     uint64_t now;

@@ -15,6 +15,7 @@
 #define H_GUEST_RUN_VCPU        0x480
 
 /* Elements of the guest state buffer */
+#define TB_OFFSET               0x0004
 #define PARTITION_TABLE         0x0005
 #define PROCESS_TABLE           0x0006
 #define INPUT_BUFFER            0x0c00
@@ -75,6 +76,23 @@ static void set_state(uint64_t flags)
 {
     hcall(H_GUEST_SET_STATE, flags, guest, 0, (uintptr_t)&set, sizeof(set));
     empty();
+}
+
+void shift_timebase(uint64_t ticks)
+{
+    add_one(TB_OFFSET, ticks);
+    set_state(GUEST_WIDE);
+}
+
+bool l2_is_known(void)
+{
+    int64_t result;
+
+    add_one(GPR3, 0);
+    result = hcall(H_GUEST_GET_STATE, 0, guest, 0, (uintptr_t)&set,
+                   sizeof(set));
+    empty();
+    return !result;
 }
 
 /* The value of element ID in BUFFER, or -1 */

@@ -39,6 +39,12 @@
 #define BEYOND                  ((1ULL << 60) + SOON / 2)
 #define OVER                    (-1ULL)
 
+/* What "set" sets its decrementer to */
+#define GUEST_SETS              (1ULL << 29)
+
+/* How far the timebase of the guest is ahead */
+#define SHIFT                   (1ULL << 50)
+
 /* msgsndp 9, for assemblers that do not know it */
 #define MSGSNDP_9               ".long 0x7c00491c"
 
@@ -62,6 +68,10 @@ __asm__(
     "   li      9, 0\n"
     "   ori     9, 9, 0x8000\n"
     "   mtmsrd  9, 1\n"
+    "   b       spin\n"
+    "set_decrementer:\n"
+    "   lis     9, 0x2000\n"
+    "   mtdec   9\n"
     "   b       spin\n"
     "change_own:\n"
     "   li      9, 2\n"
@@ -87,7 +97,8 @@ __asm__(
     "   .long   0x07ffffff, 0\n"
     ".previous\n");
 
-extern const char enable[], change[], change_own[], spin[], stale[], invalid[];
+extern const char enable[], set_decrementer[], change[], change_own[], spin[];
+extern const char stale[], invalid[];
 
 /* A second CPU of the partition */
 __asm__(
@@ -129,15 +140,23 @@ static void take_away(void)
     invalidate();
 }
 
-/* The memory of the partition outlives the reset */
-static bool rebooted;
+static uint64_t timebase(void)
+{
+    uint64_t tb;
+
+    __asm__ volatile("mftb %0" : "=r"(tb));
+    return tb;
+}
+
+/* When the partition was reset, whose memory outlives that; or 0 */
+static uint64_t rebooted;
 
 static void reboot(void)
 {
     uint32_t arguments[] = { RTAS_REBOOT, 0, 1, 0 };
     uint64_t r[7] = { H_RTAS, (uintptr_t)arguments };
 
-    rebooted = true;
+    rebooted = timebase();
     call(r);
 }
 
@@ -165,15 +184,8 @@ static void second_takes_away_own(void)
 
 static void second_reboots(void)
 {
+    shift_timebase(SHIFT);
     start_second(reboot);
-}
-
-static uint64_t timebase(void)
-{
-    uint64_t tb;
-
-    __asm__ volatile("mftb %0" : "=r"(tb));
-    return tb;
 }
 
 /*
@@ -252,6 +264,43 @@ static uint64_t delay(void)
     return (l2_dec() - expiry + SOON) / (2 * SOON);
 }
 
+/* How much of what the guest set its decrementer to is left, in halves? */
+static uint64_t left(void)
+{
+    return (l2_dec() - timebase()) / (GUEST_SETS / 2);
+}
+
+/* The partition's own decrementer, as one that expires at a timebase */
+static uint64_t own_expiry(void)
+{
+    uint64_t dec;
+
+    __asm__ volatile("mfdec %0" : "=r"(dec));
+    return timebase() + dec;
+}
+
+static uint64_t before;
+
+static void set_own(void)
+{
+    __asm__ volatile("mtdec %0" : : "r"(INT32_MAX));
+    before = own_expiry();
+}
+
+/* How far is it from where it was before the guest ran? */
+static uint64_t moved(void)
+{
+    return (own_expiry() - before + SOON / 2) / SOON;
+}
+
+static uint64_t hdec_expiry;
+
+/* How long after its time did HDEC make the guest leave? */
+static uint64_t lateness(void)
+{
+    return (timebase() - hdec_expiry) / (1 << 16);
+}
+
 static const struct {
     const char *name;
     const char *code;
@@ -264,7 +313,10 @@ static const struct {
     uint64_t dpdes;
 } cases[] = {
     { "nothing", spin, MSR_EE, 0, l2_gpr3, LATER, SOON, NULL, 0 },
+    { "punctual", spin, MSR_EE, 0, lateness, LATER, SOON, NULL, 0 },
     { "decrementer", spin, MSR_EE, 0, delay, LATER, SOON, NULL, 0 },
+    { "set", set_decrementer, 0, 0, left, LATER, SOON, NULL, 0 },
+    { "own-timer", spin, 0, 0, moved, SOON / 2, SOON, set_own, 0 },
     { "narrow", spin, 0, LPCR_LD, delay, -SOON, SOON, NULL, 0 },
     { "over", spin, MSR_EE, 0, l2_gpr3, LATER, OVER, NULL, 0 },
     { "never", spin, MSR_EE, 0, l2_gpr3, SOON, NEVER, NULL, 0 },
@@ -304,6 +356,7 @@ static uint64_t run(size_t number)
     };
 
     expiry = entry.dec;
+    hdec_expiry = entry.hdec;
     if (cases[number].before) {
         cases[number].before();
     }
@@ -323,12 +376,14 @@ void partition(void)
 {
     char name[16];
 
-    map_memory();
-    create_l2(roots, GIB + (uintptr_t)processes);
     if (rebooted) {
-        put_text("RUN 00000100 00000000\nEND\n");
+        put_text("RUN 00000100 ");
+        put_hex((timebase() - rebooted) / (SHIFT / 2) << 1 | l2_is_known());
+        put_text("\nEND\n");
         return;
     }
+    map_memory();
+    create_l2(roots, GIB + (uintptr_t)processes);
     hcall(H_CPPR, 0, 0, 0, 0, 0);
     hcall(H_IPI, 0, 0, 0, 0, 0);
     run(0);

@@ -29,6 +29,12 @@ struct entry {
  */
 void create_l2(const uint64_t *roots, uint64_t processes);
 
+/* The guest's timebase is ahead of the partition's by so many ticks */
+void shift_timebase(uint64_t ticks);
+
+/* Does the hypervisor still know the guest that was created last? */
+bool l2_is_known(void);
+
 /* Returns the vector that the guest left with */
 uint64_t enter_l2(const struct entry *entry);
 
