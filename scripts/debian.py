@@ -11,6 +11,7 @@ signature on the way.
 import argparse
 import configparser
 import contextlib
+import errno
 import fcntl
 import functools
 import os
@@ -26,6 +27,9 @@ KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
 DAY = 24 * 60 * 60
 # A mirror that is being brought up to date can have a suite whole under one of its names only
 OTHER_NAMES = {'bookworm': 'oldstable', 'trixie': 'stable', 'sid': 'unstable'}
+# Mounts and processes end with the script, even where it gets no chance to end them
+ALONE = ['setpriv', '--pdeathsig', 'KILL', '--',
+         'unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc']
 
 
 class Error(Exception):
@@ -47,6 +51,24 @@ def locked(name, busy=None):
                 say(busy)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
+
+
+@contextlib.contextmanager
+def scratch(place):
+    """PLACE, an empty folder for as long as it is needed; what a killed run left there goes first."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def write_whole(path, text):
+    """PATH has TEXT, or what it had before."""
+    half = path.with_name(f'{path.name}.part')
+    half.write_text(text)
+    half.rename(path)
 
 
 class Parser(argparse.ArgumentParser):
@@ -95,6 +117,15 @@ def read_stanzas(path, keys):
             raise Error(f'{path.relative_to(TOP)}: [{name}] has {", ".join(config[name])}: it has to have '
                         f'{", ".join(keys)}')
     return {name: dict(config[name]) for name in config.sections()}
+
+
+def reason(error):
+    """What ERROR says and what to do; an OSError says only half of it."""
+    if not isinstance(error, OSError):
+        return str(error)
+    about = f'{error.filename}: {error.strerror}' if error.filename else error.strerror
+    advice = 'free some space on the disk of build/, then' if error.errno == errno.ENOSPC else 'fix that, then'
+    return f'{about}: {advice} run this again'
 
 
 def compare_versions(a, b):
@@ -172,14 +203,14 @@ class Suite:
                 self._check_codename()
             except (Error, KeyError):
                 # the lists that were read before are still there, and good
-                sources.write_text(before)
+                write_whole(sources, before)
                 raise Error(f'cannot read the package lists of {self.name} ({e}): check the network and '
                             "this machine's apt configuration, then run this again") from None
         self.updated.touch()
 
     def _fetch_lists(self, name):
         """The lists of this suite from where the mirror has it as NAME."""
-        (self.home / 'sources.list').write_text(''.join(
+        write_whole(self.home / 'sources.list', ''.join(
             f'{kind} [signed-by={KEYRING}] {mirror()} {name} main\n' for kind in ('deb', 'deb-src')))
         self.apt('apt-get', 'update', '--error-on=any')
 
@@ -226,15 +257,18 @@ class Suite:
         A mirror can list a version before it has it, and lists older ones, too.
         """
         def fetch():
+            why = None
             for version in self.source_versions(package):
                 try:
                     self.apt('apt-get', 'source', '--download-only', f'{package}={version}', cwd=where)
                     return next(pathlib.Path(where).glob('*.dsc'))
-                except Error:
-                    say(f'{self.name}: the mirror lists {package} {version}, but does not have it')
+                except Error as e:
+                    why = e
+                    say(f'{self.name}: cannot get {package} {version}, which the mirror lists')
                     for part in pathlib.Path(where).glob(f'{package}_*'):
                         part.unlink()
-            raise Error(f'the mirror serves no source of {package} for {self.name}: try again later')
+            raise Error(f'cannot get the source of {package} for {self.name} ({why}): see to the network and the disk, '
+                        'or try again later')
         return self.fresh(fetch)
 
     def debs(self, packages, closure=True):

@@ -14,9 +14,8 @@ import lzma
 import pathlib
 import re
 import stat
-import tempfile
 
-from debian import BUILD, Error, Suite, compare_versions, locked, run, say
+from debian import BUILD, Error, Suite, compare_versions, locked, run, say, scratch, write_whole
 import parts
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -51,9 +50,7 @@ def remembered(name, suites, ask):
         if not known.exists() or any(suite.updated.stat().st_mtime >= known.stat().st_mtime for suite in suites):
             found = ask()
             KERNELS.mkdir(parents=True, exist_ok=True)
-            half = KERNELS / f'{name}.part'
-            half.write_text(found)
-            half.rename(known)
+            write_whole(known, found)
         return known.read_text()
 
 
@@ -79,6 +76,7 @@ class Kernel:
 
     def __init__(self, suite, pages):
         self.suite, self.pages, self.name = Suite(suite, 'ppc64el'), pages, f'{suite}-{pages}'
+        self.part = KERNELS / f'{self.name}.part'
         with locked(f'kernel-{self.name}'):
             self.home = self._newest()
             self.vmlinux = self.home / 'vmlinux'
@@ -121,17 +119,17 @@ class Kernel:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 for image in IMAGES.glob(f'*-{old.name}-*.cpio'):
                     image.unlink()
-                with tempfile.TemporaryDirectory(dir=KERNELS) as scratch:
-                    old.rename(pathlib.Path(scratch, 'old'))
+                with scratch(self.part) as part:
+                    old.rename(part / 'old')
 
     def _unpack(self):
         suite = self.suite
-        with tempfile.TemporaryDirectory(dir=KERNELS) as scratch:
+        with scratch(self.part) as part:
             # a kernel that the mirror has replaced has another name since
             root = suite.fresh(lambda: suite.root(
-                pathlib.Path(scratch, f'unpacked-{self.name}'),
+                part / f'unpacked-{self.name}',
                 kernel_packages(suite, self.pages), closure=False))
-            half = pathlib.Path(scratch, 'half')
+            half = part / 'half'
             half.mkdir()
             image = next(iter([*root.glob('boot/vmlinu*'), *root.glob('usr/lib/modules/*/vmlinu*')]), None)
             if not image:
@@ -175,9 +173,8 @@ def probe():
     binary, sources = IMAGES / 'probe', [HERE / 'probe.c', HERE / 'work.c']
     with locked('probe'):
         if any(stale(binary, source) for source in (*sources, HERE / 'work.h')):
-            IMAGES.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=IMAGES) as scratch:
-                half = pathlib.Path(scratch, 'probe')
+            with scratch(IMAGES / 'probe.part') as part:
+                half = part / 'probe'
                 run([CROSS + 'gcc', '-static', '-O2', '-Wall', '-Werror', '-o', str(half), *map(str, sources)])
                 half.rename(binary)
     return binary
@@ -195,8 +192,8 @@ def pack(files, links, output, opener=pathlib.Path.open):
     """Write FILES ({path in the archive: path here}) and LINKS to OUTPUT, as a kernel takes it."""
     names = {pathlib.PurePath(name) for name in (*files, *links)}
     folders = {str(folder) for name in names for folder in name.parents} - {'.'} | set(MOUNT_POINTS)
-    with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
-        half = pathlib.Path(scratch, 'half')
+    with scratch(output.with_suffix('.part')) as part:
+        half = part / 'half'
         with opener(half, 'wb') as out:
             for name in sorted(folders):
                 out.write(member(name, stat.S_IFDIR | 0o755))
