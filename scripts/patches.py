@@ -42,7 +42,8 @@ class Tree:
         self.path = pathlib.Path(path)
 
     def git(self, *args, index=None, data=None, check=True, extra=None):
-        env = dict(os.environ, LC_ALL='C', **(extra or {}))
+        # to look at a tree leaves no lock in it, whatever happens to git
+        env = dict(os.environ, LC_ALL='C', GIT_OPTIONAL_LOCKS='0', **(extra or {}))
         if index:
             env['GIT_INDEX_FILE'] = str(index)
         done = subprocess.run(['git', '-c', 'commit.gpgSign=false', '-C', self.path, *args], input=data, env=env,
@@ -58,6 +59,12 @@ class Tree:
 
     def show(self, commit, path):
         return self.git('show', f'{commit}:{path}')
+
+
+def unlock(tree):
+    """Remove the locks of a git that was killed in TREE."""
+    for name in ('index.lock', 'HEAD.lock', 'locked'):
+        (tree.path / tree.git('rev-parse', '--git-path', name).strip()).unlink(missing_ok=True)
 
 
 def worktree(tree, place, commit):

@@ -6,12 +6,14 @@ import itertools
 import os
 import pathlib
 import re
+import shutil
 import tempfile
 from typing import NamedTuple
 
 import parts
-from debian import TOP, Error
-from patches import (BASE_REF, BRANCH, LAID_REF, SERIES, apply_entry, edited, entries, lay, queue, says, with_needs)
+from debian import TOP, Error, scratch, write_whole
+from patches import (BASE_REF, BRANCH, LAID_REF, SERIES, Tree, apply_entry, edited, entries, lay, queue, says, unlock,
+                     with_needs)
 
 SPDX = 'GPL-2.0-or-later'
 # Context lines a hunk may hold on a side: the first that makes it certain.
@@ -75,10 +77,10 @@ def changed(tree, step, kind):
 
 def text_of(tree, step, old):
     """The entry of STEP: OLD, byte for byte, where that still gives it."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as folder:
         try:
             if old and old.message == f'{step.subject}\n\n{step.body}\n' and step.after == apply_entry(
-                    tree, old, step.before, pathlib.Path(scratch, 'index'),
+                    tree, old, step.before, pathlib.Path(folder, 'index'),
                     lambda tree, _, name: tree.git('rev-parse', '--verify', '-q', f'{step.after}:{name}').strip()):
                 return old.path.read_text()
         except Error:
@@ -106,8 +108,8 @@ def steps_of(tree, base):
     """The branch from BASE on, uncommitted edits folded in."""
     commits = tree.git('rev-list', '--reverse', f'{base}..HEAD').split()
     places, found, before = fold(tree, commits, edited(tree)), [], base
-    with tempfile.TemporaryDirectory() as scratch:
-        index = pathlib.Path(scratch, 'index')
+    with tempfile.TemporaryDirectory() as folder:
+        index = pathlib.Path(folder, 'index')
         for i, commit in enumerate(commits):
             tree.git('read-tree', commit, index=index)
             for name in (name for name, place in places.items() if place <= i):
@@ -168,10 +170,21 @@ def write_carried(tree, root, steps, listed):
         (root / name).unlink(missing_ok=True)
 
 
-def refresh(tree, folder=SERIES):
-    """Write the branch's commits, and uncommitted edits, back to FOLDER; returns how many commits."""
-    if not (tree.path / '.git').exists():
-        raise Error('there is no grafted tree yet: run scripts/graft first')
+def copied(folder, root):
+    """The queue in FOLDER, below ROOT, with the files that it carries."""
+    shutil.copytree(folder, root / folder.name)
+    for name in (name for entry in entries(queue(folder).values()) for name in entry.carries):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder.parent / name, root / name)
+    return root / folder.name
+
+
+def files(root):
+    return sorted(str(path.relative_to(root)) for path in root.rglob('*') if path.is_file())
+
+
+def rewrite(tree, folder):
+    """Write the branch's commits, and uncommitted edits, to FOLDER; returns the commit that it gives, and how many."""
     base, topics = tree.tip(BASE_REF), queue(folder)
     subjects = tree.git('log', '--format=%s', f'{BASE_REF}..{LAID_REF}').splitlines()
     laid = [topic for topic in topics.values() if any(entry.subject in subjects for entry in topic.entries)]
@@ -188,8 +201,44 @@ def refresh(tree, folder=SERIES):
     commit = lay(tree, base, entries(with_needs(queue(folder), names)))
     left = tree.git('diff', '--name-only', commit, steps[-1].after).split()
     if left:
-        raise Error(f'series/ does not give back {left[0]}: look at git diff, and fix the entry by hand')
+        raise Error(f'the entries would not give back {left[0]}, so none was written: write the one that changes it '
+                    'by hand')
+    return commit, len(steps)
+
+
+def refresh(tree, folder=SERIES):
+    """Write the branch's commits, and uncommitted edits, back to FOLDER; returns how many commits."""
+    if not tree.tip(LAID_REF):
+        raise Error('there is no whole grafted tree yet: run scripts/graft first')
+    root = folder.parent
+    with scratch(root / 'build/refresh.part') as part:
+        copy = copied(folder, part / 'root')
+        before = files(part / 'root')
+        commit, count = rewrite(tree, copy)
+        gone = {*before} - {*files(part / 'root')}
+        for name, text in (('tree', str(tree.path)), ('commit', commit), ('gone', '\n'.join(gone))):
+            (part / name).write_text(text)
+        part.rename(root / 'build/refresh')
+    finish(root)
+    return count
+
+
+def finish(root=TOP):
+    """Put what a refresh wrote in its place; where one was cut off here, the next run ends it."""
+    ready = root / 'build/refresh'
+    if not ready.exists():
+        return
+    for name in (ready / 'gone').read_text().splitlines():
+        (root / name).unlink(missing_ok=True)
+    for name in files(ready / 'root'):
+        text, path = (ready / 'root' / name).read_text(), root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text() != text:
+            write_whole(path, text)
+    tree, commit = Tree((ready / 'tree').read_text()), (ready / 'commit').read_text()
+    unlock(tree)
     tree.git('update-ref', f'refs/heads/{BRANCH}', commit)
     tree.git('update-ref', LAID_REF, commit)
     tree.git('reset', '-q', '--mixed', commit)
-    return len(steps)
+    with scratch(root / 'build/refresh.part') as part:
+        ready.rename(part / 'done')
