@@ -3,7 +3,6 @@
 
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 
@@ -50,6 +49,9 @@ def configure(name, options, extra_env, home=None):
     source, place = home / 'src', home / name
     devices = TOP / 'tests/lab/pseries.mak'
     wanted = '\n'.join(options) + '\n' + devices.read_text()
+    # the source can be newer than the build
+    if not (source / parts.DEVICES).exists():
+        shutil.copyfile(devices, source / parts.DEVICES)
     stamp = place / '.configured'
     if stamp.exists() and stamp.read_text() == wanted:
         return
@@ -77,10 +79,7 @@ def in_build(words, place=None):
     done = subprocess.run(words, env=env, cwd=place, check=False, text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
-        lines = done.stdout.splitlines()
-        # the linker's own says nothing
-        errors = [line for line in lines if re.search(' error: (?!ld returned)', line)]
-        raise Error(' / '.join(errors or (line for line in lines[-12:] if line.strip())))
+        raise Error(parts.failures(done.stdout))
 
 
 def builds(root):

@@ -16,7 +16,7 @@ import struct
 import subprocess
 import sys
 
-from debian import BUILD, TOP, Error, Suite, locked
+from debian import BUILD, TOP, Error, Suite, locked, reason, write_whole
 
 # Whose source packages can be a base; the first where none was chosen
 SUITES = ('trixie', 'sid')
@@ -41,7 +41,7 @@ def choose(name):
     """Make NAME the base, unless BASE says otherwise for the time being."""
     if not os.environ.get('BASE'):
         BUILD.mkdir(exist_ok=True)
-        (BUILD / 'base').write_text(f'{name if name in SUITES else pathlib.Path(name).resolve()}\n')
+        write_whole(BUILD / 'base', f'{name if name in SUITES else pathlib.Path(name).resolve()}\n')
 
 
 def base_suite():
@@ -117,8 +117,19 @@ def ninja(place, *targets):
         os.execvpe('ninja', ['ninja', '-C', place, *targets], dict(os.environ, PYTHONPATH=meson_path()))
 
 
+def failures(text):
+    """What a build that failed says of it, on one line: the compiler's errors, else its last words."""
+    lines = text.splitlines()
+    # the linker's own says nothing
+    errors = [line for line in lines if re.search(' error: (?!ld returned)', line)]
+    return ' / '.join(errors or (line for line in lines[-12:] if line.strip()))
+
+
 def build(target):
     """make TARGET; interrupted, it leaves no process of the build."""
+    # what make says is for an error only
+    with building(home() / target):
+        pass
     with subprocess.Popen(['make', '-s', '-C', TOP, target], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, start_new_session=True) as made:
         try:
@@ -130,7 +141,7 @@ def build(target):
             made.communicate()
             raise
     if made.returncode:
-        raise Error('building QEMU failed:\n' + '\n'.join(words.splitlines()[-20:]))
+        raise Error(f'building QEMU failed ({failures(words)}): make {target} says more')
 
 
 # Python 3.6, which "lab here" can have, knows no functools.cache
@@ -184,5 +195,5 @@ if __name__ == '__main__':
     try:
         does[sys.argv[1]](*sys.argv[2:])
     except (Error, OSError) as e:
-        print(f'scripts/parts.py: {e}', file=sys.stderr)
+        print(f'scripts/parts.py: {reason(e)}', file=sys.stderr)
         sys.exit(1)
