@@ -291,6 +291,7 @@ def run(config, progress=lambda stage: None, log=None):
             except stack.Timeout:
                 hung, seen = True, f'nothing in {config.timeout} seconds: {user.guest.message() or "without a word"}'
             result['steps'].append(judge(step, seen))
+        result['hung'] = hung
         result['l1']['complaints'] = stack.complaints(log)
         result['seconds']['steps'] = round(time.monotonic() - up, 1)
         return result, log
@@ -311,13 +312,14 @@ def is_right(result):
 
 
 def surprises(config, result):
-    """The steps that came out otherwise than they must, and what L1 says of our L0.
+    """The steps that came out otherwise than they must, a hang, and what L1 says of our L0.
 
     Under our QEMU all have to be right, under Debian's those that STEPS says.
     """
     right = (ALWAYS, UNLIMITED) if config.compat == 'none' else (ALWAYS,)
     return [done['name'] for step, done in zip(steps_for(config, result['l1']), result['steps'])
-            if done['right'] != (config.qemu == 'patched' or step.distro in right)] + result['l1']['complaints']
+            if done['right'] != (config.qemu == 'patched' or step.distro in right)] + \
+        ['a step hung'] * result['hung'] + result['l1']['complaints']
 
 
 def describe(result):
