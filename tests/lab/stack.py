@@ -53,8 +53,9 @@ NOISE = re.compile(r'(-accel kvm: )?warning: (Many guests require at least 64kiB
                    r'Falling back to kernel-irqchip=off')
 L2_TRACE = 'spapr_cas_pvr'
 WIDE_ELEMENTS = "couldn't set guest wide elements"
-# What KVM in L1 says of an L0 that lacks a call, or that gives it a wrong answer
-COMPLAINT = re.compile(r"KVM: TLB \w+ invalidation hcall failed|couldn't register the L2 VPA|trap=0xffffffea")
+# What L1's kernel says of an L0 that lacks a call, or that gives it a wrong answer, and of what breaks the kernel
+COMPLAINT = re.compile(r"KVM: TLB \w+ invalidation hcall failed|couldn't register the L2 VPA|trap=0xffffffea|"
+                       r'\bOops\b|\bBUG: |soft lockup')
 
 
 running = set()
