@@ -303,8 +303,7 @@ def runs(configs, progress):
 
 
 def host(row):
-    mode = 'not limited' if row.compat == 'none' else f'{row.compat} mode'
-    return f'{row.host}, {mode}, {row.api}, {row.qemu}'
+    return f'{row.host}, {matrix.limit(row.compat)}, {row.api}, {row.qemu}'
 
 
 def is_right(result):

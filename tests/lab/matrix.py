@@ -18,6 +18,11 @@ class Mistake(Exception):
     """A row or an expression that makes no sense; says where and what was expected."""
 
 
+def limit(compat, words='{} mode'):
+    """A host's mode in WORDS."""
+    return 'not limited' if compat == 'none' else words.format(compat)
+
+
 class Row(NamedTuple):
     """One line of matrix.cfg."""
     host: str
@@ -47,7 +52,7 @@ class Row(NamedTuple):
         return text
 
     def mode(self):
-        return 'not limited' if self.compat == 'none' else f'{self.compat} mode'
+        return limit(self.compat)
 
     def l1(self):
         return f'{self.host}, {self.mode()}'
@@ -316,9 +321,9 @@ def readme(table):
     yield '| KVM host (L1) | nested API | L1\'s kernel | guest under Debian\'s QEMU | guest with the series |'
     yield '| --- | --- | --- | --- | --- |'
     for row, runs in shown.values():
-        mode = 'not limited' if row['compat'] == 'none' else f'in {row["compat"]} mode'
         checks = ', L0 checks as PowerVM does' if runs[0]['l2']['outcome'] == 'guest-wide-elements' else ''
         kernel = runs[0]['l1']['kernel'].split('-powerpc')[0]
+        mode = limit(row['compat'], 'in {} mode')
         yield f'| {row["host"]} {mode}{checks} | {row["api"]} | {kernel} | ' + ' | '.join(map(in_words, runs)) + ' |'
 
 
