@@ -185,7 +185,7 @@ def missing():
     if not os.path.exists('/dev/kvm'):
         return 'this machine has no /dev/kvm: load the module kvm-hv, in a partition if that may have guests'
     if not os.access('/dev/kvm', os.R_OK | os.W_OK):
-        return '/dev/kvm is not for this user: run this as root, or in the group that owns /dev/kvm'
+        return 'this user may not open /dev/kvm: run this as root, or in the group that owns /dev/kvm'
     return None
 
 
@@ -235,7 +235,7 @@ def look(probe):
         report.take(line)
     values = report.values
     if 'kvm' in values:
-        raise Error(f'KVM makes no guest here ({values["kvm"]}): see what the kernel logs about KVM')
+        raise Error(f'KVM cannot create a guest here ({values["kvm"]}): see what the kernel logs about KVM')
     return {**values, 'pages': os.sysconf('SC_PAGE_SIZE'), 'api': api(values),
             'mode': mode_of(int(values.get('cpu_version', values['pvr']), 16))}
 
