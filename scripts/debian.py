@@ -105,6 +105,11 @@ def run(command, **kwargs):
         raise Error('; '.join(errors or words[-3:]) or f'{command[0]} failed') from None
 
 
+def culprit(lines, usual):
+    """The one of LINES that says that the disk is full, which others follow; else USUAL."""
+    return next((line for line in lines if line.endswith('No space left on device')), usual)
+
+
 def read_stanzas(path, keys):
     """{name: {key: value}} of the stanzas in PATH, which have KEYS and no others."""
     config = configparser.ConfigParser(interpolation=None, delimiters=['='], comment_prefixes=['#'])
@@ -328,8 +333,7 @@ def unpack(deb, where):
     if tar.returncode or files.returncode:
         # the last line only says that there was an error
         words = tar.stderr.strip().splitlines() or ['dpkg-deb failed']
-        why = next((line for line in words if line.endswith('No space left on device')), words[0])
-        raise Error(f'cannot unpack {deb.name} into {where.name} ({why}): '
+        raise Error(f'cannot unpack {deb.name} into {where.name} ({culprit(words, words[0])}): '
                     'see to the disk, then run this again')
 
 

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 
-from debian import TOP, Error
+from debian import TOP, Error, culprit
 from parts import DEVICES
 
 BRANCH = 'host-compat'
@@ -51,7 +51,7 @@ class Tree:
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if check and done.returncode:
             words = done.stderr.strip().splitlines() or [f'git {args[0]} failed']
-            raise Error(f'{self.path.name}: {words[-1]}')
+            raise Error(f'{self.path.name}: {culprit(words, words[-1])}')
         return done if not check else done.stdout
 
     def tip(self, ref):
