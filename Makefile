@@ -16,7 +16,7 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 .PHONY: help boot check quick unit fuzz bench coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan \
-        check-bases check-hosts bisect-check check-topics check-docs docs series deb-source
+        check-bases check-hosts check-faults bisect-check check-topics check-docs docs series deb-source
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
@@ -32,6 +32,7 @@ help:
 	@echo 'make series    the mail-ready patches, in build/series (TOPIC=host-compat)'
 	@echo 'make check-bases  build on every base, and compare QEMU'\''s own tests'
 	@echo 'make check-hosts  boot and check on a bare Debian 12 and 13, as root'
+	@echo 'make check-faults  strike boot, graft and deb-source half-way, and run them again, as root'
 	@echo 'make bisect-check  build every commit of the series by itself'
 	@echo 'make check-topics  build and test each topic with only what it needs'
 	@echo 'make check-docs  run every command that a document shows'
@@ -96,6 +97,9 @@ check-bases: $(home)/.ready
 # HOSTS="bookworm trixie"
 check-hosts: $(home)/.ready
 	@scripts/check-hosts $(HOSTS)
+
+check-faults: $(home)/.ready
+	@scripts/check-faults
 
 # Every commit by itself, both ways
 bisect-check: $(home)/.ready

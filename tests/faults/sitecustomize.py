@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Hold a tool of ours at the moment that a row of scripts/check-faults names.
+
+Python runs this before any script where PYTHONPATH names its folder.  The
+first process that is about to do what FAULT_AT matches makes FAULT_HELD, and
+goes on when the pipe FAULT_GO has a writer.
+"""
+
+import os
+import re
+import sys
+
+AT = re.compile(os.environ.get('FAULT_AT') or r'\b\B')
+
+
+def words_of(event, args):
+    if event == 'subprocess.Popen':
+        return ' '.join(map(str, args[1]))
+    return ' '.join(map(str, (event, *args[:2])))
+
+
+def hold(event, args):
+    if event in ('subprocess.Popen', 'os.rename') and AT.search(words_of(event, args)):
+        try:
+            os.close(os.open(os.environ['FAULT_HELD'], os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        with open(os.environ['FAULT_GO'], 'rb'):
+            pass
+
+
+sys.addaudithook(hold)
