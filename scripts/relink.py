@@ -83,6 +83,9 @@ def compile_one(build, overlay, name, flags, out):
     beside = [word for root in (overlay, place / SOURCE) for sub in (folder, '.', 'include')
               for word in ('-iquote', str(root / sub))]
     headers = ['-isystem', str(overlay / 'linux-headers')]
+    if (overlay / 'linux-headers/asm-powerpc').exists() and not (overlay / 'linux-headers/asm').exists():
+        # as QEMU's configure has it for a host of this architecture
+        (overlay / 'linux-headers/asm').symlink_to('asm-powerpc')
     built = out / pathlib.Path(output).name
     first = 1 + (words[0] == 'ccache')
     in_build([*words[:first], *beside, *headers, *words[first:], *flags, '-c', str(source), '-o', str(built)], place)
