@@ -26,7 +26,7 @@ QEMU_BUILD_BUG_ON(PPC_HOST_COMPAT_POWER11 != KVM_PPC_COMPAT_CAP_POWER11);
 static uint64_t modes_from_kvm(uint32_t cpu_pvr)
 {
     struct kvm_ppc_compat_caps caps = { .size = sizeof(caps) };
-    uint64_t bits;
+    uint64_t modes;
     int ret;
 
     if (!kvm_vm_check_extension(kvm_state, KVM_CAP_PPC_COMPAT_CAPS)) {
@@ -37,13 +37,14 @@ static uint64_t modes_from_kvm(uint32_t cpu_pvr)
         /* a kernel, or a host, that has no modes to report */
         return 0;
     }
-    bits = ret < 0 ? 0 : caps.compat_capabilities;
-    if (!(bits & ppc_host_compat_up_to(cpu_pvr))) {
+    modes = caps.compat_capabilities & ppc_host_compat_up_to(cpu_pvr);
+    if (!modes) {
         warn_report("KVM_PPC_GET_COMPAT_CAPS: %s (0x%016" PRIx64 "): reading"
                     " the host's CPU modes from its device tree",
-                    ret < 0 ? strerror(-ret) : "no mode of this CPU", bits);
+                    ret < 0 ? strerror(-ret) : "no mode of this CPU",
+                    (uint64_t)caps.compat_capabilities);
     }
-    return bits & ppc_host_compat_up_to(cpu_pvr);
+    return modes;
 }
 
 /* Returns false if the property is absent or is not @size bytes long. */
