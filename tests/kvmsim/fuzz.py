@@ -59,7 +59,7 @@ def random_refusals(rng, vcpus, most):
 def random_tree(rng):
     if rng.random() < 0.6:
         return rng.choice(MODES)
-    kinds = [*MODES, 'raw', 'absent', 'truncated', 'power8', '0x0f000008', f'{rng.getrandbits(32):#x}']
+    kinds = [*MODES, 'raw', 'absent', 'truncated', 'long', 'power8', '0x0f000008', f'{rng.getrandbits(32):#x}']
     return ' '.join(rng.choice(kinds) for _ in range(rng.randint(1, 3)))
 
 
@@ -196,7 +196,7 @@ def judge(settings):
         modes = {power.MODES[name] for name, bit in power.CAPS.items() if settings['caps'] & bit}
     modes = {mode for mode in modes if mode <= own}
     if not modes:
-        kinds = {'raw': power.HOSTS[settings['host']], 'absent': 0, 'truncated': 0}
+        kinds = {'raw': power.HOSTS[settings['host']], 'absent': 0, 'truncated': 0, 'long': 0}
         versions = {kinds.get(kind, kind) for kind in settings['device-tree']}
         if len(versions) == 1 and versions <= logical:
             modes = {mode for mode in logical if mode <= min(versions)}

@@ -66,6 +66,8 @@ def cpu_version(kind, host):
         return None
     if kind == 'truncated':
         return b'\x0f\x00'
+    if kind == 'long':
+        return struct.pack('>II', power.MODES['power10'], 0)
     value = power.HOSTS[host] | 0x0200 if kind == 'raw' else kind
     return struct.pack('>I', value)
 

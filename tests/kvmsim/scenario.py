@@ -123,10 +123,10 @@ def caps_error(text):
 
 
 def device_tree(text):
-    """A cpu-version for each CPU node: MODE, raw, 0xPVR, absent or truncated; none: no nodes."""
+    """A cpu-version for each CPU node: MODE, raw, 0xPVR, absent, truncated or long; none: no nodes."""
     if text == 'none':
         return []
-    return [name if name in ('absent', 'truncated', 'raw') else mode(name) for name in text.split()]
+    return [name if name in ('absent', 'truncated', 'long', 'raw') else mode(name) for name in text.split()]
 
 
 def smp(text):
