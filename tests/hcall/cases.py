@@ -46,7 +46,7 @@ PATIENCE, STILL = 20, 2
 # SIGTERM for a QEMU that has to write down what it counted
 END = signal.SIGKILL
 NESTED, MMU = 'nested-l0', 'ppc-fixes'
-OURS, DEBIANS = 'ours', 'Debian\'s'
+OURS, THEIRS = 'ours', 'Debian\'s'
 BOTH, V2 = ('v1', 'v2'), ('v2',)
 # {case of tests/hcall/l2.c: (topic, APIs, how L2 leaves on ours, and on Debian's where it differs)}: the vector and
 # what the case shows; None for a guest that never leaves
@@ -208,17 +208,17 @@ def checks(scratch, topic=None):
         return machine(program(scratch, name, sources), capability, cpu, limit)
 
     for (cpu, limit), limited in LIMITS.items() if topic in (None, NESTED) else ():
-        for whose, allowed in ((OURS, limited), (DEBIANS, VALUES)):
+        for whose, allowed in ((OURS, limited), (THEIRS, VALUES)):
             yield (whose, f'{cpu}, max-cpu-compat={limit or ""}: L1 may give L2 {", ".join(allowed)}',
                    functools.partial(check_lpvr, options=options('lpvr', cpu, limit), allowed=allowed,
                                      logs=whose == OURS))
     for what, (more, words, starts) in REFUSED.items() if topic in (None, NESTED) else ():
-        for whose, wanted in ((OURS, words), *([(DEBIANS, ())] if starts else [])):
+        for whose, wanted in ((OURS, words), *([(THEIRS, ())] if starts else [])):
             yield (whose, f'v2: {what} is {"refused" if wanted else "started"}',
                    functools.partial(check_refused, options=[*options('lpvr'), *more], wanted=wanted))
     for case, (of, apis, *wanted) in LEAVES.items():
         for api in apis if topic in (None, of) else ():
-            for whose, leave in zip((OURS, DEBIANS), wanted):
+            for whose, leave in zip((OURS, THEIRS), wanted):
                 yield (whose, f'{api}, {case}: L2 ' + (f'leaves with {", ".join(leave)}' if leave else 'never leaves'),
                        functools.partial(check_l2, options=[*options(api), *MORE.get(case, ())], case=case,
                                          wanted=leave))
