@@ -48,6 +48,8 @@ class Edit:
     text: str
     # None outside of functions
     function: str | None
+    # where the statement begins that it is in: gcov may count that, and not the line itself
+    top: int = 0
 
     @property
     def change(self):
@@ -100,7 +102,7 @@ class Walk:
 
     def __init__(self, file, text, function, added):
         self.file, self.text, self.function, self.added = file, text, function, added
-        self.found = {}
+        self.found, self.top = {}, 0
 
     def offset(self, place):
         """(offset, length, whether it is a macro's name) of a location of clang's."""
@@ -131,7 +133,7 @@ class Walk:
         """Note the fault if what it changes begins on a line of ours."""
         line, old = line_at(self.text, start), self.text[start:end]
         if line in self.added and old.split() != text.split():
-            edit = Edit(self.file, line, start, end, old, text, self.function.name)
+            edit = Edit(self.file, line, start, end, old, text, self.function.name, self.top or line)
             self.found.setdefault((start, end, ' '.join(text.split())), edit)
 
     def replace(self, node, *texts):
@@ -154,6 +156,8 @@ class Walk:
         """Note the faults of NODE and of all below it."""
         kind = node.get('kind')
         if statement:
+            span = self.span(node)
+            self.top = line_at(self.text, span[0]) if span else self.top
             self.drop(node)
         handler = getattr(self, f'on_{kind}', None)
         if kind in CASTS:
