@@ -89,8 +89,10 @@ def write_device_tree(root, settings):
             if value is not None:
                 (node / name).write_bytes(value)
     if nodes:
-        # PowerVM has caches beside the CPUs; a type of as many bytes as a CPU's is none either
-        for name, kind in (('l2-cache@2000', b'cache\0'), ('pic@3000', b'pic\0')):
+        # PowerVM has caches beside the CPUs; a type of as many bytes as a CPU's is none either.
+        # Some are read before a CPU, some after.
+        for name, kind in (*((f'l{level}-cache@{level}00{n}', b'cache\0') for level in (2, 3) for n in range(4)),
+                           ('pic@4000', b'pic\0')):
             (cpus / name).mkdir()
             (cpus / name / 'device_type').write_bytes(kind)
 
