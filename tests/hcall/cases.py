@@ -77,7 +77,8 @@ LEAVES = {
     'reboot': (NESTED, BOTH, ('00000100', '00000000')),
     'invalid': (NESTED, BOTH, ('00000e40', '07ffffff'), ('00000e40', '00000000')),
     'unchanged': (MMU, BOTH, ('00000e00', '02040000'), ('00000980', '........')),
-    'own-unchanged': (MMU, BOTH, ('00000c00', '00000300'), ('00000980', '........')),
+    # not before the store
+    'own-unchanged': (MMU, BOTH, ('00000c00', '00000301'), ('00000980', '........')),
     # for ever in L0
     'unreferenced': (MMU, BOTH, ('00000e00', '00060000'), None),
 }

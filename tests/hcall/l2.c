@@ -54,7 +54,7 @@
  */
 #define INTERRUPT(vector) \
     ".org " #vector " - 0x300\n" \
-    "   li      3, " #vector "\n" \
+    "   addi    3, 3, " #vector "\n" \
     "   sc      1\n" \
     "   rfid\n"
 
@@ -80,6 +80,7 @@ __asm__(
     "   li      9, 1\n"
     "1: sldi    9, 9, 31\n"
     "   ld      10, 0x100(9)\n"
+    "   li      3, 1\n"
     "   std     10, 0x100(9)\n"
     "spin:\n"
     "   b       spin\n"
