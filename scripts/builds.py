@@ -49,19 +49,16 @@ def configure(name, options, extra_env, home=None):
     source, place = home / 'src', home / name
     devices = TOP / 'tests/lab/pseries.mak'
     wanted = '\n'.join(options) + '\n' + devices.read_text()
-    # the source can be newer than the build
-    if not (source / parts.DEVICES).exists():
-        shutil.copyfile(devices, source / parts.DEVICES)
+    with locked('devices'):
+        # the source can be newer than the build; a newer file would have each build configure itself again
+        if not (source / parts.DEVICES).exists() or (source / parts.DEVICES).read_text() != devices.read_text():
+            shutil.copyfile(devices, source / parts.DEVICES)
     stamp = place / '.configured'
     if stamp.exists() and stamp.read_text() == wanted:
         return
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     say(f'{home.name}: configuring QEMU ({name})')
-    with locked('devices'):
-        # a newer file would have each build configure itself again
-        if not (source / parts.DEVICES).exists() or (source / parts.DEVICES).read_text() != devices.read_text():
-            shutil.copyfile(devices, source / parts.DEVICES)
     env = dict(os.environ, **extra_env, PYTHONPATH=parts.meson_path())
     done = subprocess.run([source / 'configure', *options], cwd=place, env=env, check=False, text=True,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
