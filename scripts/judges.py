@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 
-from debian import BUILD, TOP, Error, run
+from debian import BUILD, TOP, Error, run, write_whole
 from relink import JOBS, added_lines, grafted, relink
 
 for room in ('kvmsim', 'hcall'):
@@ -171,15 +171,14 @@ def reached(anew=False, progress=lambda text: None):
     """What each judge reaches ("files") and its "seconds", measured where that is not known, or all ANEW."""
     now = {'sources': sources(), 'simulator': simulator()}
     # what a line is reached by does not depend on the simulator's inside
-    known = {} if anew or measured().get('sources') != now['sources'] else measured()['judges']
+    then = {} if anew else measured()
+    known = then['judges'] if then.get('sources') == now['sources'] else {}
     known = {judge.name: known[judge.name] for judge in judges() if known.get(judge.name, {}).get('key') == judge.key}
     missing = [judge for judge in judges() if judge.name not in known]
     try:
         measure(missing, known, progress)
     finally:
-        half = REACHED.with_suffix('.part')
-        half.write_text(json.dumps({**now, 'judges': known}))
-        half.rename(REACHED)
+        write_whole(REACHED, json.dumps({**now, 'judges': known}))
     return known
 
 
@@ -223,9 +222,10 @@ def touched():
     then, now = measured(), sources()
     lines = {name: {str(line) for line in changed_lines(text.splitlines(), now.get(name, '').splitlines())}
              for name, text in then.get('sources', {}).items() if text != now.get(name)}
+    other = then.get('simulator') != simulator()
     for judge in judges():
         known = then.get('judges', {}).get(judge.name, {})
         reaches = any(known['files'].get(name, {}).get(line, (0,))[0] for name in lines for line in lines[name]) \
             if known else True
-        if reaches or known.get('key') != judge.key or (judge.build == 'kvm' and then['simulator'] != simulator()):
+        if reaches or known.get('key') != judge.key or (judge.build == 'kvm' and other):
             yield judge, known
