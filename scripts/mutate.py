@@ -15,10 +15,9 @@ import subprocess
 
 import parts
 from debian import Error
-from relink import JOBS, SOURCE, added_lines, commands, grafted
+from relink import GCC_ONLY, JOBS, SOURCE, added_lines, commands, grafted
 
 CLANG = {'kvm': ['--target=powerpc64le-linux-gnu'], 'tcg': []}
-GCC_ONLY = ('-fzero-call-used-regs', '-ftrivial-auto-var-init')
 SELECT = '''
 static int mutant;
 static void __attribute__((constructor)) select_mutant(void)

@@ -24,6 +24,8 @@ from patches import BASE_REF, Tree
 
 SOURCE = '../src/'
 TARGET = 'qemu-system-ppc64'
+# Options that QEMU's configure gives gcc, and that not every clang has
+GCC_ONLY = ('-fzero-call-used-regs', '-ftrivial-auto-var-init')
 JOBS = 2
 
 
