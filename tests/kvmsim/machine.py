@@ -2,6 +2,8 @@
 """One QEMU under user-mode emulation, on a simulated KVM, driven by QMP."""
 
 import collections
+import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
@@ -408,3 +410,15 @@ def end_all():
         left = [*live]
     for process in left:
         process.kill()
+
+
+@contextlib.contextmanager
+def workers(jobs):
+    """Threads that run QEMUs: where one fails, or the run is broken off, no QEMU outlives them."""
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_all()
+            raise
