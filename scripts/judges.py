@@ -5,7 +5,6 @@ A test runs on one of the builds: a row of the unit test on this machine, a
 scenario on kvm, a case of tests/hcall on tcg.
 """
 
-import concurrent.futures
 import difflib
 import functools
 import hashlib
@@ -185,7 +184,7 @@ def reached(anew=False, progress=lambda text: None):
 def measure(missing, known, progress):
     """Put what each of MISSING reaches into KNOWN."""
     machine.END = cases.END = signal.SIGTERM
-    with tempfile.TemporaryDirectory(prefix='gcov-') as home, concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+    with tempfile.TemporaryDirectory(prefix='gcov-') as home, machine.workers(JOBS) as pool:
         home = pathlib.Path(home)
         binaries = {build: instrumented(build, home / build) for build in sorted({judge.build for judge in missing})}
         results = pool.map(lambda judge: reach(judge, binaries[judge.build], home / judge.build), missing)
@@ -193,10 +192,6 @@ def measure(missing, known, progress):
             for number, (judge, (files, seconds)) in enumerate(zip(missing, results), 1):
                 progress(f'{number} of {len(missing)}: {judge.name}')
                 known[judge.name] = {'key': judge.key, 'seconds': seconds, 'files': files}
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            machine.end_all()
-            raise
         finally:
             machine.END = cases.END = signal.SIGKILL
 
