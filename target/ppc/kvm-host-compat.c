@@ -47,19 +47,17 @@ static uint64_t modes_from_kvm(uint32_t cpu_pvr)
     return modes;
 }
 
-/* Returns false if the property is absent or is not @size bytes long. */
-static bool read_property(const char *node, const char *name,
+/* Leaves @value alone if the property is absent or is not @size bytes long. */
+static void read_property(const char *node, const char *name,
                           void *value, size_t size)
 {
     g_autofree char *path = g_build_filename(HOST_CPUS, node, name, NULL);
     g_autofree char *data = NULL;
     size_t length;
 
-    if (!g_file_get_contents(path, &data, &length, NULL) || length != size) {
-        return false;
+    if (g_file_get_contents(path, &data, &length, NULL) && length == size) {
+        memcpy(value, data, size);
     }
-    memcpy(value, data, size);
-    return true;
 }
 
 /* Returns zero if the CPU nodes have no logical PVR that limits a guest. */
@@ -71,12 +69,12 @@ static uint64_t modes_from_device_tree(void)
     bool found = false;
 
     while (cpus && (node = g_dir_read_name(cpus))) {
-        char type[sizeof("cpu")];
+        char type[sizeof("cpu")] = "";
         uint32_t version = 0;
 
         /* There can be caches beside the CPUs */
-        if (!read_property(node, "device_type", type, sizeof(type)) ||
-            memcmp(type, "cpu", sizeof(type)) != 0) {
+        read_property(node, "device_type", type, sizeof(type));
+        if (memcmp(type, "cpu", sizeof(type)) != 0) {
             continue;
         }
         read_property(node, "cpu-version", &version, sizeof(version));
