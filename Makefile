@@ -3,13 +3,13 @@
 # The front door.  "make help" lists what there is to do.
 
 python = /usr/bin/python3
+lib = PYTHONPATH=scripts $(python) -m lib
 # make 4.3 does not export to $(shell); without Python configure was never run
-home := $(if $(wildcard $(python)),$(shell BASE='$(BASE)' $(python) scripts/parts.py home),build/trixie)
+home := $(if $(wildcard $(python)),$(shell BASE='$(BASE)' $(lib) home),build/trixie)
 queue := $(wildcard series/*/* series/*/. hw/ppc/* include/hw/ppc/* target/ppc/* \
                     docs/system/ppc/* tests/unit/*)
-meson = PYTHONPATH="$$($(python) scripts/parts.py meson)" \
-        $(python) -m mesonbuild.mesonmain
-ninja = $(python) scripts/parts.py ninja
+meson = PYTHONPATH="$$($(lib) meson)" $(python) -m mesonbuild.mesonmain
+ninja = $(lib) ninja
 
 # One cache for all clones of this repository
 export CCACHE_BASEDIR := $(CURDIR)
@@ -43,8 +43,8 @@ help:
 	@echo 'make clean     remove build/'
 
 # Everything that a build needs, and the series as it is now.
-$(home)/.ready: configure scripts/prepare scripts/builds.py scripts/graft scripts/debian.py \
-                scripts/parts.py scripts/patches.py tests/lab/pseries.mak series/. $(queue)
+$(home)/.ready: configure scripts/prepare $(addprefix scripts/lib/, builds.py debian.py grafting.py \
+                laying.py roots.py) tests/lab/pseries.mak series/. $(queue)
 	./configure
 	@touch $@
 
@@ -52,7 +52,7 @@ kvm tcg: $(home)/.ready
 	@$(ninja) $(home)/$@ qemu-system-ppc64
 
 kvm-ubsan: kvm
-	@$(python) scripts/relink.py $@
+	@$(lib) $@
 
 # QEMU's own run of our unit test
 unit: $(home)/.ready
@@ -92,29 +92,29 @@ series: $(home)/.ready
 
 # BASES="trixie sid PATH"
 check-bases: $(home)/.ready
-	@scripts/check-bases $(BASES)
+	@$(python) -m tests.queue.bases $(BASES)
 
 # HOSTS="bookworm trixie"
 check-hosts: $(home)/.ready
-	@scripts/check-hosts $(HOSTS)
+	@$(python) -m tests.hosts $(HOSTS)
 
 check-faults: $(home)/.ready
-	@scripts/check-faults
+	@$(python) -m tests.faults.check
 
 # Every commit by itself, both ways
 bisect-check: $(home)/.ready
-	@scripts/bisect-check
+	@$(python) -m tests.queue.bisect
 
 # Every topic with what it needs, both ways; TOPIC=NAME
 check-topics: $(home)/.ready
-	@scripts/check-topics $(if $(TOPIC),--topic $(TOPIC))
+	@$(python) -m tests.queue.topics $(if $(TOPIC),--topic $(TOPIC))
 
 docs: $(home)/.ready
 	@scripts/docs
 
 # Minutes: it builds a source package and boots all kinds of guests
 check-docs: tcg kvm-ubsan
-	@scripts/check-docs
+	@$(python) -m tests.docs
 
 # SUITE=trixie|sid
 deb-source: $(home)/.ready
@@ -129,7 +129,7 @@ check: kvm tcg kvm-ubsan unit
 	    { cat build/meson.log; exit 1; }
 	@rm -f build/meson/meson-logs/testlog.json
 	@QEMU_BUILDS='$(abspath $(home))' $(meson) test -C build/meson --num-processes 2 $(if $(ONLY),'$(ONLY)'); ended=$$?; \
-	    scripts/tally build/meson && exit $$ended
+	    $(lib) tally build/meson && exit $$ended
 
 clean:
 	rm -rf build

@@ -10,7 +10,7 @@ import threading
 import urllib.error
 import urllib.request
 
-from debian import run
+from lib.system import run
 
 PIECE = 1 << 16
 

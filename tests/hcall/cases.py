@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 
-from debian import TOP, Error, run
+from lib.system import TOP, Error, run
 
 CROSS = 'powerpc64le-linux-gnu-'
 FLAGS = ('-mbig -mcpu=power8 -mno-altivec -mno-vsx -O1 -Wall -Wextra -Werror -ffreestanding -fno-pic -no-pie '

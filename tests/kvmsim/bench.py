@@ -6,9 +6,9 @@ import pathlib
 import resource
 import tempfile
 
-from debian import BUILD
-from scenario import parse
-from steps import Run
+from lib.system import BUILD
+from tests.kvmsim.scenario import parse
+from tests.kvmsim.steps import Run
 
 # vCPUs, and what -smp and -m get; a radix guest goes from raw to POWER9 mode.
 SIZES = {1: ('1', 256), 8: ('8', 256), 64: ('64', 256), 512: ('512,threads=8', 512),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Random hosts, random guests: what has to hold whatever they do."""
 
+import concurrent.futures
 import dataclasses
 import itertools
 import os
@@ -9,13 +10,13 @@ import random
 import shlex
 import struct
 import tempfile
+import time
 
-import guest
-import power
-import machine
-from machine import Surprise, has_asan
-from scenario import parse, step_of
-from steps import Failed, Run
+from lib.system import say
+from tests.kvmsim import guest, machine, power
+from tests.kvmsim.machine import Surprise, end_all, has_asan
+from tests.kvmsim.scenario import parse, step_of
+from tests.kvmsim.steps import Failed, Run
 
 MODES = [*power.CAPS]
 RECORDS = 512
@@ -451,5 +452,37 @@ def one(seed, binary):
 def describe(binary):
     """What the build watches over."""
     if has_asan(binary):
-        return 'undefined behaviour and addresses are checked'
-    return 'undefined behaviour is checked; addresses are not: this QEMU has no AddressSanitizer'
+        return 'undefined behavior and addresses are checked'
+    return 'undefined behavior is checked; addresses are not: this QEMU has no AddressSanitizer'
+
+
+def run_seeds(path, first, seconds):
+    """Run seeds from FIRST on for SECONDS on the QEMU at PATH; 0 if all was well."""
+    say(f'seeds from {first} on, {seconds} seconds: {describe(path)}')
+    began = time.monotonic()
+    until = began + seconds
+    seeds = itertools.count(first)
+    bad, runs, calls, refusals = [], 0, 0, 0
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        try:
+            going = {}
+            while going or not runs:
+                # at least one, so that a seed can be run again by itself
+                while len(going) < JOBS and (not runs + len(going) or time.monotonic() < until):
+                    seed = next(seeds)
+                    going[pool.submit(one, seed, path)] = seed
+                done, _ = concurrent.futures.wait(going, return_when='FIRST_COMPLETED')
+                for future in done:
+                    seed, (wrong, *numbers) = going.pop(future), future.result()
+                    runs, calls, refusals = runs + 1, calls + numbers[0], refusals + numbers[1]
+                    if wrong:
+                        bad.append(seed)
+                        print(f'seed {seed}: {wrong}', flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_all()
+            raise
+    rate = calls / (time.monotonic() - began)
+    print(f'{runs} scenarios, {calls} CAS calls ({rate:.1f} a second), {refusals} modes refused by KVM: '
+          + (f'failed: seeds {", ".join(map(str, bad))}' if bad else 'clean'))
+    return bool(bad)

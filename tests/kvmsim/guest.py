@@ -3,7 +3,7 @@
 
 import struct
 
-import power
+from tests.kvmsim import power
 
 VECTOR, FDT, FDT_SIZE = 0x1000000, 0x2000000, 0x100000
 STRINGS, ARGS = 0x1800000, 0x1801000

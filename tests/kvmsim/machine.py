@@ -17,9 +17,9 @@ import subprocess
 import threading
 import time
 
-import power
-from debian import BUILD, Error, locked
-import parts
+from lib import binaries, roots
+from lib.system import BUILD, Error, locked
+from tests.kvmsim import power
 
 HERE = pathlib.Path(__file__).resolve().parent
 LIBRARY = BUILD / 'kvmsim' / 'libkvmsim.so'
@@ -136,7 +136,7 @@ def has_sanitizers(qemu):
 def emulator(qemu, home):
     """The user-mode emulator, with what QEMU has to be preloaded with."""
     if not has_sanitizers(qemu):
-        return [parts.user_emulator(), '-E', f'LD_PRELOAD={library()}']
+        return [roots.user_emulator(), '-E', f'LD_PRELOAD={library()}']
     # the compiler's runtimes, without the older C library beside them
     runtimes = home / 'runtimes'
     runtimes.mkdir()
@@ -149,7 +149,7 @@ def emulator(qemu, home):
     if has_asan(qemu):
         preload = ':'.join([*map(str, runtimes.glob('libasan*')), preload])
     # AddressSanitizer runs itself again unless addresses are fixed, which no emulator can do
-    return ['setarch', '-R', parts.user_emulator(), '-E', f'LD_PRELOAD={preload}',
+    return ['setarch', '-R', roots.user_emulator(), '-E', f'LD_PRELOAD={preload}',
             '-E', f'LD_LIBRARY_PATH={runtimes}', '-E', 'ASAN_OPTIONS=detect_leaks=0',
             '-E', 'UBSAN_OPTIONS=print_stacktrace=1']
 
@@ -174,7 +174,7 @@ class Machine:
         home.mkdir()
         root = home / 'root'
         root.mkdir()
-        guest = parts.guest_root()
+        guest = roots.guest_root()
         for entry in guest.iterdir():
             if entry.name != 'proc':
                 (root / entry.name).symlink_to(entry)
@@ -213,7 +213,7 @@ class Machine:
         command += ['-incoming', 'defer'] if incoming else ['-S']
         if disk:
             if not disk.exists():
-                shutil.copyfile(parts.empty_disk(), disk)
+                shutil.copyfile(binaries.empty_disk(), disk)
             command += ['-blockdev', 'qcow2,node-name=disk,file.driver=file,'
                                      f'file.filename={disk}']
         return [str(word) for word in command]

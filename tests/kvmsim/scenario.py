@@ -8,8 +8,9 @@ import pathlib
 import re
 import shlex
 
-import power
-from patches import queue
+from lib.queue import queue
+from lib.system import Unknown
+from tests.kvmsim import power
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROWS = [f'B{n}' for n in range(1, 19)]
@@ -17,7 +18,7 @@ STATES = ('running', 'paused', 'internal-error', 'prelaunch', 'inmigrate', 'post
           'restore-vm', 'suspended')
 
 
-class Mistake(Exception):
+class Mistake(Unknown):
     """FILE:LINE: what was expected there."""
 
 

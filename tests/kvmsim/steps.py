@@ -9,11 +9,10 @@ import struct
 import tempfile
 import time
 
-import guest
-import power
-from debian import Error
-from machine import Machine, Surprise, refuse_commands, vcpus_of
-from scenario import STEPS
+from lib.system import Error
+from tests.kvmsim import guest, power
+from tests.kvmsim.machine import Machine, Surprise, refuse_commands, vcpus_of
+from tests.kvmsim.scenario import STEPS
 
 
 class Failed(Exception):

@@ -20,12 +20,10 @@ import textwrap
 import time
 from typing import NamedTuple
 
-import images
-import life
-import matrix
-import parts
-import stack
-from debian import Error, run as tool
+from lib import binaries
+from lib.system import Error, run as tool
+from tests.lab import images, life, matrix, stack
+from tests.lab.page import STYLE
 
 HOME = pathlib.Path(__file__).resolve().parent
 KERNELS = ('/boot/vmlinux-{0}', '/boot/vmlinuz-{0}', '/usr/lib/modules/{0}/vmlinux', '/usr/lib/modules/{0}/vmlinuz')
@@ -118,7 +116,7 @@ class Host(stack.Stack):
         self.processes = {}
 
     def __enter__(self):
-        self.disk.write_bytes(parts.qcow2())
+        self.disk.write_bytes(binaries.qcow2())
         # only some may read it
         with contextlib.suppress(OSError):
             self.sockets['l1'] = log = KernelLog()
@@ -402,7 +400,7 @@ def page(result):
     return f'''<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <!-- SPDX-License-Identifier: GPL-2.0-or-later -->
-<title>{title}</title><style>{matrix.STYLE}</style></head><body>
+<title>{title}</title><style>{STYLE}</style></head><body>
 <h1>{title}</h1>
 <pre tabindex="0">{html.escape(chr(10).join(describe(result)))}</pre>
 <div class="scroll" tabindex="0" role="region" aria-label="The guests"><table><thead><tr>{header}</tr></thead><tbody>

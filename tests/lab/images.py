@@ -15,8 +15,9 @@ import pathlib
 import re
 import stat
 
-from debian import BUILD, Error, Suite, compare_versions, locked, run, say, scratch, write_whole
-import parts
+from lib import binaries, roots
+from lib.debian import Suite, compare_versions
+from lib.system import BUILD, Error, locked, run, say, scratch, write_whole
 
 HERE = pathlib.Path(__file__).resolve().parent
 SUITES = ('trixie', 'sid', 'experimental')
@@ -215,7 +216,7 @@ def l2_initrd():
 
 def host_files(kernel, qemu):
     """What a KVM host needs to run QEMU: {path in the archive: path here}."""
-    root = parts.guest_root()
+    root = roots.guest_root()
     busybox = root / 'usr/bin/busybox'
     firmware = root / 'usr/share/qemu'
     files = {
@@ -245,14 +246,14 @@ def initrd(stem, files, opener=pathlib.Path.open):
 
 def l1_initrd(kernel, qemu, stem='l1', more=None):
     """L1's initramfs: KVM, QEMU with all that it loads, L2's kernel, and MORE files."""
-    which = 'distro' if qemu == parts.distro_qemu() else 'patched'
+    which = 'distro' if qemu == roots.distro_qemu() else 'patched'
     return initrd(f'{stem}-{kernel.home.name}-{which}', {
         **(more or {}), **host_files(kernel, qemu), 'l2/vmlinux': kernel.vmlinux, 'l2/initrd': l2_initrd(),
-        'l2/disk': parts.empty_disk()})
+        'l2/disk': binaries.empty_disk()})
 
 
 def l0_initrd(kernel, l1):
     """The initramfs of Linux as L0, with L1's inside; skiboot takes 128 MiB, so it is compressed."""
     return initrd(f'l0-{l1.stem.rpartition("-")[0]}', {
-        **host_files(kernel, parts.distro_qemu()), 'l1/vmlinux': kernel.vmlinux, 'l1/initrd': l1},
+        **host_files(kernel, roots.distro_qemu()), 'l1/vmlinux': kernel.vmlinux, 'l1/initrd': l1},
         lambda path, mode: gzip.open(path, mode, compresslevel=1))

@@ -11,11 +11,8 @@ import shlex
 import time
 from typing import NamedTuple
 
-import images
-import life
-import matrix
-import parts
-import stack
+from lib import roots
+from tests.lab import images, life, matrix, stack
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROGRAMS = ('usr/sbin/libvirtd', 'usr/bin/virsh', 'usr/lib/libvirt/libvirt_iohelper',
@@ -131,7 +128,7 @@ SMOKE = [Row('power11', 'power10', 'v2', 'patched')]
 
 def l1_initrd(kernel, qemu):
     """L1's initramfs with libvirt in it."""
-    root = parts.libvirt_root()
+    root = roots.libvirt_root()
     programs = {name: root / name for name in PROGRAMS}
     maps = {str(path.relative_to(root)): path for path in root.glob('usr/share/libvirt/cpu_map/*.xml')}
     found = images.libraries(root, *programs.values())

@@ -4,7 +4,7 @@
 import contextlib
 import time
 
-import stack
+from tests.lab import stack
 
 SNAPSHOT = 'lab'
 DOWNTIME_MS = 1000

@@ -1,21 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The matrix: its table, what a run comes to, and the page that shows it all."""
+"""The rows of the lab's tables, and what a run comes to."""
 
-import collections
-import html
-import json
 import pathlib
 import re
-import sys
 from typing import NamedTuple
 
-TABLE = pathlib.Path(__file__).resolve().parent / 'matrix.cfg'
+from lib.system import Unknown
+
+HERE = pathlib.Path(__file__).resolve().parent
+TABLE = HERE / 'matrix.cfg'
 LOGICAL = {0x0f000004: 'power8', 0x0f000005: 'power9', 0x0f000006: 'power10', 0x0f000007: 'power11'}
 QEMUS = ('distro', 'patched')
-
-
-class Mistake(Exception):
-    """A row or an expression that makes no sense; says where and what was expected."""
 
 
 def limit(compat, words='{} mode'):
@@ -66,17 +61,17 @@ class Row(NamedTuple):
         return '-'.join(['row', *re.findall('[a-z0-9]+', ' '.join(self.words()))])
 
 
-def rows():
+def rows(table=TABLE):
     found = []
-    for number, line in enumerate(TABLE.read_text().splitlines(), 1):
+    for number, line in enumerate(table.read_text().splitlines(), 1):
         if not line.strip() or line.startswith('#'):
             continue
         fields = line.split(None, len(Row._fields) - 1)
         if len(fields) != len(Row._fields):
-            raise Mistake(f'{TABLE.name}:{number}: a row is {" ".join(Row._fields)}')
+            raise Unknown(f'{table.name}:{number}: a row is {" ".join(Row._fields)}')
         row = Row(*fields)
         if row.slug() in (other.slug() for other in found):
-            raise Mistake(f'{TABLE.name}:{number}: this row is there already: change what it asks, or remove it')
+            raise Unknown(f'{table.name}:{number}: this row is there already: change what it asks, or remove it')
         found.append(row)
     return found
 
@@ -87,10 +82,10 @@ def select(table, expression):
     for condition in filter(None, re.split(f',(?=(?:{"|".join(Row._fields)})=)', expression or '')):
         key, equal, value = condition.partition('=')
         if not equal or key not in Row._fields:
-            raise Mistake(f'--only {condition}: write key=value with a key of {", ".join(Row._fields)}')
+            raise Unknown(f'--only {condition}: write key=value with a key of {", ".join(Row._fields)}')
         table = [row for row in table if getattr(row, key) == value]
     if not table:
-        raise Mistake(f'--only {expression}: no row fits; scripts/lab matrix runs them all')
+        raise Unknown(f'--only {expression}: no row fits; scripts/lab matrix runs them all')
     return table
 
 
@@ -108,6 +103,11 @@ def came_to(result):
     return f'{name}:' + LOGICAL.get(int(last['cpu_version'] or '0', 16), 'raw')
 
 
+def is_right(row, outcome):
+    """Is this what a user wants to see of this row?  Ours is the yardstick."""
+    return outcome == row.patched
+
+
 def complaints(row, result):
     """What KVM in L1 says of our L0, which has to have all that KVM asks for."""
     # KVM does not get to run a vCPU that L0 refused, and says so of it
@@ -116,217 +116,6 @@ def complaints(row, result):
     return result['l1']['complaints']
 
 
-STYLE = '''
-:root { color-scheme: light dark; --good: #1a7f37; --bad: #b42318; --on: #fff; --line: #8886; --soft: #8881; }
-@media (prefers-color-scheme: dark) { :root { --good: #57d07c; --bad: #ff8a80; --on: #000; } }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; }
-caption { text-align: left; padding: .5rem 0; }
-th, td { border-bottom: 1px solid var(--line); padding: .4rem .6rem; text-align: left; vertical-align: top; }
-thead th { position: sticky; top: 0; background: Canvas; }
-tbody tr:hover { background: var(--soft); }
-.good { color: var(--good); } .bad { color: var(--bad); }
-.changed { background: var(--soft); }
-summary { cursor: pointer; } pre { overflow-x: auto; max-width: 42rem; max-height: 24rem; font-size: .8rem; }
-.odd { outline: 3px solid var(--bad); } small { opacity: .8; }
-.scroll { overflow-x: auto; }
-[hidden] { display: none !important; }
-:focus-visible { outline: 3px solid; outline-offset: 2px; } tr:target { outline: 3px solid; outline-offset: -3px; }
-fieldset { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; align-items: center; border: 1px solid var(--line); }
-select, button { font: inherit; min-height: 2rem; max-width: 100%; }
-.legend, .hosts, .hosts ul { list-style: none; margin: 0; padding: 0; }
-.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.5rem; margin-bottom: 1rem; }
-.hosts > li { display: grid; grid-template-columns: 15rem 1fr; padding: .2rem 0; }
-.hosts > li:not(:has(li:not([hidden]))) { display: none; }
-.hosts ul { display: flex; flex-wrap: wrap; gap: .3rem; }
-.pair { display: inline-flex; text-decoration: none; font-weight: bold; line-height: 1.6rem;
-        print-color-adjust: exact; }
-.pair span { width: 1.6rem; text-align: center; color: var(--on); border: 1px solid transparent; }
-.pair .good { background: var(--good); } .pair .bad { background: var(--bad); }
-@media (max-width: 40rem) { .hosts > li { grid-template-columns: 1fr; } }
-'''
-# A guest is right when it runs in its host's mode, or was told why it cannot
-RIGHT, WRONG = ('good', '\u2713 right'), ('bad', '\u2717 wrong')
-# By whether a row is right under each of QEMUS
-OUTCOMES = {(False, True): 'fixed by the series', (True, True): 'right under both',
-            (False, False): 'wrong under both', (True, False): 'wrong only with the series'}
-FACETS = {'host': 'host', 'mode': 'mode of the host', 'api': 'nested API', 'outcome': 'outcome'}
-
-# Without it all rows are there, and no filters
-SCRIPT = '''
-const form = document.forms[0], rows = [...document.querySelectorAll('tbody tr')];
-function show() {
-  const wanted = [...form.querySelectorAll('select')].filter(choice => choice.value);
-  for (const row of rows) {
-    row.hidden = !wanted.every(choice => row.dataset[choice.name] === choice.value);
-    document.querySelector(`a[href="#${row.id}"]`).parentNode.hidden = row.hidden;
-  }
-  form.querySelector('output').value = `${rows.filter(row => !row.hidden).length} of ${rows.length} rows shown`;
-}
-// a link from elsewhere can lead to a row that is not shown
-function reach() {
-  const row = document.getElementById(location.hash.slice(1));
-  if (row && row.hidden) {
-    form.reset();
-    show();
-    row.scrollIntoView();
-  }
-}
-form.hidden = false;
-form.onchange = show;
-// the choices are reset after the event
-form.onreset = () => setTimeout(show);
-onhashchange = reach;
-show();
-'''
-
-
-def is_right(row, outcome):
-    """Is this what a user wants to see of this row?  Ours is the yardstick."""
-    return outcome == row.patched
-
-
-def cell(row, qemu, run):
-    outcome = came_to(run['result'])
-    l2 = run['result']['l2']
-    colour, word = RIGHT if is_right(row, outcome) else WRONG
-    said = complaints(row, run['result'])
-    odd = ' class="odd"' if said or outcome != getattr(row, qemu) else ''
-    shown = f'{l2["cpu"]} ({l2["cpu_version"]})' if l2['cpu'] else outcome.replace('-', ' ')
-    lines = [f'<span class="{colour}">{word}</span> {html.escape(shown)}']
-    if outcome != getattr(row, qemu):
-        lines.append(f'expected {html.escape(getattr(row, qemu))}')
-    lines += [html.escape(f'L1 says: {words}') for words in said]
-    for step in run['result'].get('do', []):
-        lines.append(html.escape(f'{step["do"]} {step["outcome"]}' + (
-            f', {step["cpu"]}, {step["wrong"]} corrupt blocks' if step['cpu'] else '')))
-    if l2['message']:
-        lines.append(f'<small>{html.escape(l2["message"])}</small>')
-    log = html.escape('\n'.join(run['log'][-400:]))
-    name = html.escape(f'{title(row)}, {qemu}')
-    return f'<td{odd}>{"<br>".join(lines)}<details><summary aria-label="console of {name}">console</summary>' \
-           f'<pre tabindex="0">{log}</pre></details></td>'
-
-
-def title(row):
-    """The row in words that no other row has."""
-    return ', '.join(filter(None, [row.l1(), row.kvm(), row.guest()]))
-
-
-def verdict(row, cells):
-    """Is the row right under each of QEMUS?"""
-    return tuple(is_right(row, came_to(cells[qemu]['result'])) for qemu in QEMUS)
-
-
-def symbols(verdicts):
-    return ''.join(f'<span class="{colour}">{word[0]}</span>' for colour, word in (
-        RIGHT if right else WRONG for right in verdicts))
-
-
-def facets(row, cells):
-    """What the page can be filtered by."""
-    return {'host': row.host, 'mode': row.mode(), 'api': row.api, 'outcome': OUTCOMES[verdict(row, cells)]}
-
-
-def filters(runs):
-    """A choice for each of FACETS, of the values that occur."""
-    for key, label in FACETS.items():
-        values = dict.fromkeys(facets(*run)[key] for run in runs)
-        options = ''.join(f'<option>{value}</option>' for value in values)
-        yield f'<label>{label} <select name="{key}"><option value="">all</option>{options}</select></label>'
-
-
-def legend(runs):
-    counts = collections.Counter(verdict(*run) for run in runs)
-    for verdicts, words in OUTCOMES.items():
-        if counts[verdicts]:
-            yield f'<li><span class="pair">{symbols(verdicts)}</span> {words}: {counts[verdicts]}</li>'
-
-
-def overview(runs):
-    """A line for each host, with a link to each of its rows."""
-    hosts = {}
-    for row, cells in runs:
-        name = html.escape(f'{title(row)}: {OUTCOMES[verdict(row, cells)]}')
-        hosts.setdefault(row.l1(), []).append(
-            f'<li><a class="pair" href="#{row.slug()}" aria-label="{name}" title="{name}">'
-            f'{symbols(verdict(row, cells))}</a></li>')
-    for host, links in hosts.items():
-        yield f'<li><span>{html.escape(host)}</span><ul>{"".join(links)}</ul></li>'
-
-
-def table_row(row, cells):
-    changed = came_to(cells['distro']['result']) != came_to(cells['patched']['result'])
-    data = ''.join(f' data-{key}="{value}"' for key, value in facets(row, cells).items())
-    return f'<tr id="{row.slug()}"{data}{" class=changed" if changed else ""}>' \
-           f'<th scope="row">{html.escape(row.l1())}</th>' \
-           f'<td>{row.kvm()}</td><td>{html.escape(row.guest())}</td>' \
-           + ''.join(cell(row, qemu, cells[qemu]) for qemu in QEMUS) + \
-           f'<td>{html.escape(row.why)}</td></tr>'
-
-
-def page(runs):
-    """RUNS: [(row, {qemu: {'result', 'log'}})]; returns the page."""
-    fixed = sum(verdict(*run) == (False, True) for run in runs)
-    versions = sorted({cells[qemu]['result']['l1']['kernel'] for _, cells in runs for qemu in QEMUS})
-    return f'''<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<!-- SPDX-License-Identifier: GPL-2.0-or-later -->
-<title>Guests on POWER hosts in an older CPU mode</title><style>{STYLE}</style></head><body>
-<h1>Guests on POWER hosts in an older CPU mode</h1>
-<p><strong>{fixed} of {len(runs)} rows</strong> are wrong under Debian&rsquo;s QEMU and right with the series.
-Kernels: {html.escape(", ".join(versions))}.</p>
-<form hidden autocomplete="off"><fieldset><legend>Filter the rows</legend>
-{chr(10).join(filters(runs))}
-<button type="reset">Show all</button> <output></output></fieldset></form>
-<h2 id="overview">Overview</h2>
-<p>Each cell is a link to its row of <a href="#matrix">the table</a>. The first symbol is for Debian&rsquo;s QEMU, the
-second for the series.</p>
-<ul class="legend">{"".join(legend(runs))}</ul>
-<ul class="hosts">
-{chr(10).join(overview(runs))}
-</ul>
-<h2 id="matrix">Every row</h2>
-<div class="scroll" tabindex="0" role="region" aria-labelledby="matrix">
-<table><caption>Each guest was started with <code>-accel kvm</code> on its host, under both QEMUs.
-Shaded rows differ.</caption>
-<thead><tr><th scope="col">KVM host (L1)</th><th scope="col">nested API, kernel</th>
-<th scope="col">guest&rsquo;s options</th><th scope="col">Debian&rsquo;s QEMU</th><th scope="col">with the series</th>
-<th scope="col">why</th></tr>
-</thead><tbody>
-{chr(10).join(table_row(*run) for run in runs)}
-</tbody></table></div><script>{SCRIPT}</script></body></html>
-'''
-
-
 def plain(text):
     """One short line of TEXT, for a terminal."""
     return re.sub(r'\s+', ' ', text or '')[:90]
-
-
-def in_words(run):
-    """What became of one run, for a reader."""
-    l2 = run['l2']
-    words = plain(l2['message'])
-    return f'boots as {l2["cpu"].split(" ")[0]}' if l2['cpu'] else f'`{words[:60]}{"..." if words[60:] else ""}`'
-
-
-def readme(table):
-    """README's table: of the rows without options, one for each way it can turn out."""
-    shown = {}
-    for row in table:
-        runs = [row['runs'][qemu] for qemu in QEMUS]
-        if row['extra'] == '-':
-            shown.setdefault(tuple(came_to(run) for run in runs), (row, runs))
-    yield '| KVM host (L1) | nested API | L1\'s kernel | guest under Debian\'s QEMU | guest with the series |'
-    yield '| --- | --- | --- | --- | --- |'
-    for row, runs in shown.values():
-        checks = ', L0 checks as PowerVM does' if runs[0]['l2']['outcome'] == 'guest-wide-elements' else ''
-        kernel = runs[0]['l1']['kernel'].split('-powerpc')[0]
-        mode = limit(row['compat'], 'in {} mode')
-        yield f'| {row["host"]} {mode}{checks} | {row["api"]} | {kernel} | ' + ' | '.join(map(in_words, runs)) + ' |'
-
-
-if __name__ == '__main__':
-    # build/matrix.json
-    print('\n'.join(readme(json.loads(pathlib.Path(sys.argv[1]).read_text()))))

@@ -19,9 +19,9 @@ import subprocess
 import threading
 import time
 
-import images
-import parts
-from debian import Error, run as tool
+from lib import binaries, roots
+from lib.system import Error, run as tool
+from tests.lab import images
 
 # What a raw L0 CPU reads as in L1 does not matter here: L0 is named by family.
 HOSTS = ('power9', 'power10', 'power11')
@@ -111,7 +111,7 @@ class Stack:
     def __enter__(self):
         config = self.config
         self.kernel = images.newest_kernel(config.kernel, config.pages)
-        qemu = parts.patched_qemu() if config.qemu == 'patched' else parts.distro_qemu()
+        qemu = binaries.patched_qemu() if config.qemu == 'patched' else roots.distro_qemu()
         initrd = config.l1_initrd(self.kernel, qemu)
         if config.l0_stack:
             command = powernv_command(config, self.kernel, images.l0_initrd(self.kernel, initrd))
@@ -216,10 +216,10 @@ class Stack:
 
 def l0_command(which):
     """L0's QEMU: ours, or Debian's."""
-    root = parts.emulator_root()
+    root = roots.emulator_root()
     if which == 'patched':
-        return [str(parts.native_qemu()), '-L', str(root / 'usr/share/qemu')]
-    return parts.emulator_command(root)
+        return [str(binaries.native_qemu()), '-L', str(root / 'usr/share/qemu')]
+    return roots.emulator_command(root)
 
 
 def l1_options(config, kernel, initrd):
@@ -234,8 +234,8 @@ def l1_options(config, kernel, initrd):
 
 def powernv_command(config, kernel, initrd):
     """The machine that Linux as L0 runs on, with its default PCI host bridges."""
-    root = parts.powernv_root(config.l0_stack)
-    return [*parts.emulator_command(root), '-machine', config.l0_stack, '-cpu', config.host, '-accel', 'tcg',
+    root = roots.powernv_root(config.l0_stack)
+    return [*roots.emulator_command(root), '-machine', config.l0_stack, '-cpu', config.host, '-accel', 'tcg',
             '-smp', '1', '-m', '4G', '-no-user-config', '-display', 'none', '-net', 'none', '-monitor', 'none',
             '-kernel', str(kernel.vmlinux), '-initrd', str(initrd), '-append', COMMAND_LINE + L0_NEEDS[config.l0],
             '-device', f'virtio-serial-pci,bus=pcie.0,max_ports={len(CONSOLES) + 1}']

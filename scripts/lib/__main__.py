@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the Makefile and shell scripts ask: python3 -m lib WORD."""
+
+import sys
+
+from lib import bases, binaries, relink, roots, tally
+from lib.command import main
+from lib.system import TOP
+
+WORDS = {'home': lambda: print(bases.home().relative_to(TOP)), 'meson': lambda: print(roots.meson_path()),
+         'ninja': binaries.ninja, 'kvm-ubsan': lambda: relink.sanitized('kvm-ubsan'), 'tally': tally.show}
+
+main(lambda: WORDS[sys.argv[1]](*sys.argv[2:]))

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How QEMU is configured: for ppc64le with KVM, for this machine with TCG."""
+
+import os
+import shutil
+import subprocess
+
+from lib import bases, binaries, roots
+from lib.git import BASE_REF, worktree
+from lib.roots import sysroot
+from lib.system import TOP, Error, locked, run, say
+
+COMMON = ['--without-default-features', '--enable-fdt=system', '--disable-docs', '--disable-tools',
+          '--disable-user', '--disable-download', '--disable-install-blobs', '--enable-trace-backends=log',
+          '--disable-werror', '--disable-debug-info', '--python=/usr/bin/python3',
+          '--without-default-devices', f'--with-devices-ppc64={bases.DEVICES.stem}']
+# What the builds of the series have to give
+TARGETS = {'kvm': ['qemu-system-ppc64', 'qemu-system-ppc'], 'tcg': ['qemu-system-ppc64']}
+# The 32-bit target only has to link: target/ppc/kvm.c is in both.
+KVM = ['--target-list=ppc64-softmmu,ppc-softmmu', '--enable-kvm', '--disable-tcg',
+       '--cross-prefix=powerpc64le-linux-gnu-', '--cc=ccache powerpc64le-linux-gnu-gcc']
+TCG = ['--target-list=ppc64-softmmu', '--enable-tcg', '--cc=ccache gcc']
+
+
+def cross_env(root):
+    lib = root / 'usr/lib/powerpc64le-linux-gnu/pkgconfig'
+    return {'PKG_CONFIG': 'pkg-config', 'PKG_CONFIG_SYSROOT_DIR': str(root),
+            'PKG_CONFIG_LIBDIR': f'{lib}:{root}/usr/share/pkgconfig'}
+
+
+def configure(name, options, extra_env, home=None):
+    """Run QEMU's configure for build NAME beside HOME's src, unless it stands as asked."""
+    home = home or bases.home()
+    source, place = home / 'src', home / name
+    devices = TOP / 'tests/lab/pseries.mak'
+    wanted = '\n'.join(options) + '\n' + devices.read_text()
+    with locked('devices'):
+        # the source can be newer than the build; a newer file would have each build configure itself again
+        if not (source / bases.DEVICES).exists() or (source / bases.DEVICES).read_text() != devices.read_text():
+            shutil.copyfile(devices, source / bases.DEVICES)
+    stamp = place / '.configured'
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    say(f'{home.name}: configuring QEMU ({name})')
+    env = dict(os.environ, **extra_env, PYTHONPATH=roots.meson_path())
+    done = subprocess.run([source / 'configure', *options], cwd=place, env=env, check=False, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        (place / 'configure.log').write_text(done.stdout)
+        words = [line for line in done.stdout.splitlines() if 'ERROR' in line] or done.stdout.splitlines()[-3:]
+        raise Error(f"QEMU's configure failed for {name} ({'; '.join(words)}): see "
+                    f'{(place / "configure.log").relative_to(TOP)}')
+    stamp.write_text(wanted)
+
+
+def in_build(words, place=None):
+    """Run WORDS (in PLACE) as QEMU's build wants it; the compiler's errors, else the last lines, become the error."""
+    env = dict(os.environ, PYTHONPATH=roots.meson_path(), CCACHE_BASEDIR=str(TOP), CCACHE_NOHASHDIR='1')
+    done = subprocess.run(words, env=env, cwd=place, check=False, text=True, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise Error(binaries.failures(done.stdout))
+
+
+def configurations(root):
+    """{name: (options of QEMU's configure, environment)}"""
+    kvm = COMMON + KVM + [f'--extra-cflags=--sysroot={root}', f'--extra-ldflags=--sysroot={root}']
+    return {
+        'kvm': (kvm, cross_env(root)),
+        'tcg': (COMMON + TCG, {}),
+    }
+
+
+def prepared(tree, home, commit, *options):
+    """A worktree of TREE at COMMIT in HOME, and what the builds of the series are configured with beside it."""
+    copy = worktree(tree, home / 'src', commit)
+    for name in TARGETS:
+        own, env = configurations(sysroot())[name]
+        configure(name, [*own, *options], env, home)
+    return copy
+
+
+def build_commit(copy):
+    """Build the commit that COPY is at, and run the unit tests that the series has brought; the words for it."""
+    tests = [name[:-2] for name in copy.git('diff', '--name-only', '--diff-filter=A', BASE_REF, 'HEAD', '--',
+                                            'tests/unit/test-*.c').split()]
+    for name, targets in TARGETS.items():
+        in_build(['ninja', '-C', copy.path.parent / name, *targets, *(tests if name == 'tcg' else ())])
+    for test in tests:
+        run([str(copy.path.parent / 'tcg' / test)])
+    return f'builds ({", ".join(TARGETS)})' + (', unit tests' if tests else '')

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Packages of any Debian suite and architecture, unpacked beside the machine.
+
+apt does the work, with lists, cache and status of its own under build/apt, so
+that the machine's own package state is neither read nor changed.  The mirror
+is the one that the machine's apt configuration names; apt checks every
+signature on the way.
+"""
+
+import functools
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+from lib.system import BUILD, Error, culprit, locked, run, say, write_whole
+
+KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
+DAY = 24 * 60 * 60
+# A mirror that is being brought up to date can have a suite whole under one of its names only
+OTHER_NAMES = {'bookworm': 'oldstable', 'trixie': 'stable', 'sid': 'unstable'}
+
+
+def compare_versions(a, b):
+    """-1, 0 or 1, as Debian orders versions."""
+    return next(number for number, relation in ((0, 'eq'), (1, 'gt'), (-1, 'lt'))
+                if subprocess.run(['dpkg', '--compare-versions', a, relation, b], check=False).returncode == 0)
+
+
+def host_suite():
+    """This machine's Debian release: the cross compiler's own libc has its version."""
+    for line in pathlib.Path('/etc/os-release').read_text().splitlines():
+        if line.startswith('VERSION_CODENAME='):
+            return line.split('=')[1].strip('"')
+    raise Error('this machine does not say which Debian it is (VERSION_CODENAME in /etc/os-release)')
+
+
+def mirror():
+    """The address of Debian's main archive on this machine."""
+    targets = run(['apt-get', 'indextargets', '--format', '$(REPO_URI)', 'Created-By: Packages',
+                   'Component: main', 'Origin: Debian', 'Label: Debian'])
+    for uri in targets.splitlines():
+        return uri
+    raise Error("this machine's apt configuration names no Debian mirror, or apt has no lists "
+                'yet: add one to /etc/apt/sources.list.d and run apt-get update')
+
+
+class Suite:
+    """One suite for one architecture, as apt sees it."""
+
+    def __init__(self, name, arch):
+        self.name, self.arch = name, arch
+        self.home = BUILD / 'apt' / f'{name}-{arch}'
+        self.updated = self.home / 'updated'
+
+    def apt(self, tool, *args, cwd=None):
+        home = self.home
+        options = {
+            'Dir::Etc::sourcelist': home / 'sources.list', 'Dir::Etc::sourceparts': '/dev/null',
+            'Dir::State::lists': home / 'lists', 'Dir::State::status': home / 'status',
+            'Dir::Cache': home / 'cache', 'Dir::Etc::preferencesparts': '/dev/null',
+            'APT::Architecture': self.arch, 'APT::Architectures': self.arch,
+            'APT::Install-Recommends': '0', 'APT::Sandbox::User': 'root',
+            'Acquire::Languages': 'none', 'Acquire::Retries': '3',
+            'APT::Get::Assume-Yes': '1', 'APT::Get::List-Cleanup': '0', 'Debug::NoLocking': '1',
+        }
+        return run([tool, *(f'-o{key}={value}' for key, value in options.items()), *args], cwd=cwd)
+
+    def update(self):
+        """Fetch the suite's lists anew."""
+        with locked(f'lists-{self.home.name}'):
+            self._update()
+
+    def ready(self):
+        """Fetch the lists where they never were."""
+        with locked(f'lists-{self.home.name}'):
+            if not self.updated.exists():
+                self._update()
+
+    def refresh(self):
+        """Fetch the lists once a day; where the mirror cannot be read, those that are there do for one more."""
+        with locked(f'lists-{self.home.name}'):
+            if not self.updated.exists():
+                self._update()
+            elif self.updated.stat().st_mtime < time.time() - DAY:
+                try:
+                    self._update()
+                except Error as e:
+                    say(f'going on with the lists that are there: {e}')
+                    self.updated.touch()
+
+    def _update(self):
+        say(f'{self.name} {self.arch}: package lists')
+        for part in ('lists/partial', 'cache/archives/partial'):
+            (self.home / part).mkdir(parents=True, exist_ok=True)
+        (self.home / 'status').touch()
+        sources = self.home / 'sources.list'
+        before = sources.read_text() if sources.exists() else ''
+        try:
+            self._fetch_lists(self.name)
+        except Error as e:
+            try:
+                self._fetch_lists(OTHER_NAMES[self.name])
+                self._check_codename()
+            except (Error, KeyError):
+                # the lists that were read before are still there, and good
+                write_whole(sources, before)
+                raise Error(f'cannot read the package lists of {self.name} ({e}): check the network and '
+                            "this machine's apt configuration, then run this again") from None
+        self.updated.touch()
+
+    def _fetch_lists(self, name):
+        """The lists of this suite from where the mirror has it as NAME."""
+        write_whole(self.home / 'sources.list', ''.join(
+            f'{kind} [signed-by={KEYRING}] {mirror()} {name} main\n' for kind in ('deb', 'deb-src')))
+        self.apt('apt-get', 'update', '--error-on=any')
+
+    def _check_codename(self):
+        """The other name of a suite goes to the next one with a release of Debian."""
+        codenames = set(self.apt('apt-get', 'indextargets', '--format', '$(CODENAME)').split())
+        if codenames != {self.name}:
+            raise Error(f'the lists are those of {", ".join(codenames)}')
+
+    def fresh(self, fetch):
+        """FETCH(); where the mirror has moved on since the lists were read, once more."""
+        self.ready()
+        try:
+            return fetch()
+        except Error:
+            self.update()
+            return fetch()
+
+    def version(self, package):
+        """The candidate version of PACKAGE, or None."""
+        self.ready()
+        for line in self.apt('apt-cache', 'policy', package).splitlines():
+            if line.startswith('  Candidate: '):
+                return None if line.endswith('(none)') else line.split()[1]
+        return None
+
+    def depends(self, package):
+        """What PACKAGE itself depends on, alternatives left out."""
+        self.ready()
+        lines = self.apt('apt-cache', 'depends', '--important', package).splitlines()
+        return [line.split()[-1] for line in lines if line.strip().startswith('Depends:')]
+
+    def source_versions(self, package):
+        """The versions of source PACKAGE that the suite lists, newest first."""
+        text = self.apt('apt-cache', 'showsrc', '--only-source', package)
+        found = {line.split()[1] for line in text.splitlines() if line.startswith('Version: ')}
+        if not found:
+            raise Error(f'{self.name} lists no source package {package}')
+        return sorted(found, key=functools.cmp_to_key(compare_versions), reverse=True)
+
+    def source(self, package, where):
+        """Download the newest source of PACKAGE that the mirror serves to WHERE; returns the .dsc.
+
+        A mirror can list a version before it has it, and lists older ones, too.
+        """
+        def fetch():
+            why = None
+            for version in self.source_versions(package):
+                try:
+                    self.apt('apt-get', 'source', '--download-only', f'{package}={version}', cwd=where)
+                    return next(pathlib.Path(where).glob('*.dsc'))
+                except Error as e:
+                    why = e
+                    say(f'{self.name}: cannot get {package} {version}, which the mirror lists')
+                    for part in pathlib.Path(where).glob(f'{package}_*'):
+                        part.unlink()
+            raise Error(f'cannot get the source of {package} for {self.name} ({why}): see to the network and the disk, '
+                        'or try again later')
+        return self.fresh(fetch)
+
+    def debs(self, packages, closure=True):
+        """Download PACKAGES, with all that they depend on unless told otherwise.
+
+        Returns the files, which the caller removes.
+        """
+        self.ready()
+        archives = self.home / ('cache/archives' if closure else 'single')
+        shutil.rmtree(archives, ignore_errors=True)
+        archives.mkdir(parents=True)
+
+        def fetch():
+            if closure:
+                self.apt('apt-get', 'install', '--download-only', *packages)
+            else:
+                self.apt('apt-get', 'download', *packages, cwd=archives)
+        self.fresh(fetch)
+        return sorted(archives.glob('*.deb'))
+
+    def root(self, where, packages, closure=True, skip=()):
+        """Unpack PACKAGES to WHERE, which stands complete or not at all.
+
+        SKIP: package names that nothing here runs (interpreters, init).
+        """
+        where = pathlib.Path(where)
+        wanted = ' '.join(sorted(packages)) + '\n'
+        stamp = where / '.packages'
+        if stamp.exists() and stamp.read_text() == wanted:
+            return where
+        with locked(where.name), locked(f'packages-{self.home.name}'):
+            if stamp.exists() and stamp.read_text() == wanted:
+                return where
+            half = where.with_name(where.name + '.part')
+            shutil.rmtree(half, ignore_errors=True)
+            for part in ('bin', 'sbin', 'lib', 'lib64'):
+                (half / 'usr' / part).mkdir(parents=True)
+                (half / part).symlink_to(f'usr/{part}')
+            debs = self.debs(packages, closure)
+            say(f'{self.name} {self.arch}: unpacking {len(debs)} packages for {where.name}')
+            for deb in debs:
+                if deb.name.split('_')[0] not in skip:
+                    unpack(deb, half)
+                deb.unlink()
+            make_relative(half)
+            (half / '.packages').write_text(wanted)
+            shutil.rmtree(where, ignore_errors=True)
+            half.rename(where)
+        return where
+
+
+def unpack(deb, where):
+    """Unpack one package's files over WHERE, keeping merged-/usr links."""
+    with subprocess.Popen(['dpkg-deb', '--fsys-tarfile', deb], stdout=subprocess.PIPE) as files:
+        tar = subprocess.run(['tar', '-x', '--keep-directory-symlink', '--no-same-owner', '-C', where],
+                             stdin=files.stdout, stderr=subprocess.PIPE, text=True, check=False)
+    if tar.returncode or files.returncode:
+        # the last line only says that there was an error
+        words = tar.stderr.strip().splitlines() or ['dpkg-deb failed']
+        raise Error(f'cannot unpack {deb.name} into {where.name} ({culprit(words, words[0])}): '
+                    'see to the disk, then run this again')
+
+
+def make_relative(root):
+    """Turn absolute links below ROOT into relative ones: nothing is chrooted here."""
+    for folder, dirs, files in os.walk(root):
+        for name in dirs + files:
+            link = pathlib.Path(folder, name)
+            if link.is_symlink() and os.path.isabs(os.readlink(link)):
+                target = str(root) + os.readlink(link)
+                link.unlink()
+                link.symlink_to(os.path.relpath(target, folder))

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How entries become commits on a base."""
+
+import itertools
+import pathlib
+import re
+import tempfile
+
+from lib.bases import DEVICES
+from lib.git import BASE_REF, identity
+from lib.queue import entries, with_needs
+from lib.system import Error
+
+# What a target/ppc/kvm.c names that has upstream's own version
+UPSTREAM = 'KVM_CAP_PPC_COMPAT_CAPS'
+
+
+def function_of(line):
+    """The function that an @@ LINE names: its parameters can differ from base to base."""
+    text = line.split('@@', 2)[2].strip()
+    call = re.search(r'(\w+)\(', text)
+    return call[1] if call else text
+
+
+def functions(diff):
+    """{file: [function of each hunk's @@ line, repeats folded]}, C files only."""
+    found, name = {}, None
+    for line in diff.splitlines():
+        if line.startswith('+++ b/'):
+            name = line[6:]
+        elif line.startswith('@@ ') and name and name.endswith(('.c', '.h')):
+            found.setdefault(name, []).append(function_of(line))
+    return {name: [func for func, _ in itertools.groupby(hunks)] for name, hunks in found.items()}
+
+
+def check_places(tree, entry, before, after):
+    """Every hunk must be in the function that its @@ line names."""
+    landed = functions(tree.git('diff-tree', '-p', '-U1', before, after, '--', *functions(entry.diff)))
+    for name, wanted in functions(entry.diff).items():
+        if landed.get(name) != wanted:
+            odd = next((w for w in wanted if w not in landed.get(name, [])), wanted[-1])
+            raise Error(f'{entry.name}: {name}: the hunk for "{odd}" lands elsewhere on this base: give it more '
+                        'context, or adapt it')
+
+
+def carried(tree, entry, name):
+    """The blob of a file that ENTRY carries, as ENTRY leaves it."""
+    path = entry.root / name
+    if not path.exists():
+        raise Error(f'{entry.name}: Carries: names {name}, which is not here')
+    return tree.git('hash-object', '-w', '--path', name, str(path)).strip()
+
+
+def apply_entry(tree, entry, parent, index, blob=carried):
+    """Apply ENTRY to PARENT, with a BLOB for each file that it carries; returns the tree."""
+    tree.git('read-tree', parent, index=index)
+    if entry.diff.strip():
+        done = tree.git('apply', '--cached', '--recount', '--whitespace=nowarn', '-', index=index,
+                        data=entry.diff, check=False)
+        if done.returncode:
+            failed = re.search(r'patch failed: (.*?):(\d+)', done.stderr)
+            where = f'{failed[1]}: the hunk at line {failed[2]}' if failed else \
+                done.stderr.strip().splitlines()[0].replace('error: ', '')
+            raise Error(f'{entry.name}: {where} does not apply to this base: adapt the entry, or graft a base that '
+                        'it fits')
+    for name in entry.carries:
+        wanted = blob(tree, entry, name)
+        there = tree.git('ls-files', '-s', '--', name, index=index).split()
+        if there and there[1] != wanted:
+            raise Error(f'{entry.name}: {name} is in this base already, and not as here: adapt the entry, or graft a '
+                        'base that it fits')
+        tree.git('update-index', '--add', '--cacheinfo', f'100644,{wanted},{name}', index=index)
+    new = tree.git('write-tree', index=index).strip()
+    check_places(tree, entry, parent, new)
+    return new
+
+
+def commit_entry(tree, entry, parent, index, when):
+    """Commit ENTRY on top of PARENT; returns the commit."""
+    date = {'GIT_AUTHOR_DATE': when, 'GIT_COMMITTER_DATE': when}
+    return tree.git('commit-tree', '-p', parent, '-F', '-', apply_entry(tree, entry, parent, index),
+                    data=entry.message, extra={**identity(), **date}).strip()
+
+
+def lay(tree, base, listed):
+    """Commit the entries on BASE, files untouched; returns the last commit."""
+    seconds = int(tree.git('show', '-s', '--format=%ct', base))
+    commit = base
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, entry in enumerate(listed, 1):
+            commit = commit_entry(tree, entry, commit, pathlib.Path(scratch, 'index'), f'{seconds + number} +0000')
+    return commit
+
+
+def lay_topic(tree, topics, name):
+    """Lay a topic on what it needs; returns the last commit of that, and its own."""
+    *needs, topic = with_needs(topics, [name])
+    below = lay(tree, tree.tip(BASE_REF), entries(needs))
+    return below, lay(tree, below, topic.entries)
+
+
+def edited(tree):
+    """Paths that differ from the branch's tip, new ones included."""
+    lines = tree.git('status', '--porcelain', '-z', '-uall').split('\0')
+    return [line[3:] for line in lines if line and line[3:] != str(DEVICES)]
+
+
+def says(tree, tip):
+    """The messages and trees of the commits up to TIP, whoever committed them."""
+    return tree.git('log', '--format=%T %B', f'{BASE_REF}..{tip}')
+
+
+def has_upstream(tree, base):
+    """Whether BASE asks the kernel by itself: upstream's own version of this series."""
+    return bool(tree.git('grep', '-l', UPSTREAM, base, '--', 'target/ppc/kvm.c', check=False).stdout)
+
+
+def without(tree, entry, commit, index):
+    """The tree of COMMIT with ENTRY taken back; None where it is not in there."""
+    tree.git('read-tree', commit, index=index)
+    if entry.diff.strip() and tree.git('apply', '--cached', '-R', '--recount', '-', index=index, data=entry.diff,
+                                       check=False).returncode:
+        return None
+    for name in entry.carries:
+        if tree.git('ls-files', '-s', '--', name, index=index).split()[1:2] != [carried(tree, entry, name)]:
+            return None
+        tree.git('update-index', '--force-remove', '--', name, index=index)
+    return tree.git('write-tree', index=index).strip()
+
+
+def still_adds(tree, base, listed):
+    """(entry, 'there', 'adds' or 'adapt') of each entry, those that add something being laid in turn."""
+    states, commit, when = {}, base, tree.git('show', '-s', '--format=%ct +0000', base).strip()
+    with tempfile.TemporaryDirectory() as scratch:
+        index = pathlib.Path(scratch, 'index')
+        for entry in listed:
+            # first whether it applies: lines that an entry removes could be put back anywhere
+            try:
+                commit = commit_entry(tree, entry, commit, index, when)
+                states[entry] = 'adds'
+            except Error:
+                states[entry] = 'adapt'
+        # from the last on: a later one can have changed what an earlier one brought
+        for entry in reversed([entry for entry, state in states.items() if state == 'adapt']):
+            before = without(tree, entry, base, index)
+            if before:
+                states[entry], base = 'there', before
+    return [*states.items()]

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Debian's source package of QEMU with the series as quilt patches."""
+
+import concurrent.futures
+import email.utils
+import re
+import shutil
+import subprocess
+
+from lib import bases
+from lib.debian import Suite
+from lib.git import BASE_REF, Tree, identity, need_identity
+from lib.grafting import graft
+from lib.queue import entries, queue
+from lib.system import BUILD, TOP, Error, run, say
+
+QUEUE = 'ppc-host-compat'
+# Sorts above the suite's version and below all that can come after it there:
+LOCAL = '+0hostcompat1'
+# ... a rebuild, an update of a stable release, a non-maintainer upload
+NEXT = ('+b1', '+deb1u1', '.1')
+
+
+def compare(a, relation, b):
+    if subprocess.run(['dpkg', '--compare-versions', a, relation, b], check=False).returncode:
+        raise Error(f'version {a} is not {relation} {b}: choose another local suffix')
+
+
+def next_version(version):
+    """The least that the suite's next version can be: its last number, one up."""
+    return re.sub(r'\d+$', lambda last: str(int(last[0]) + 1), version)
+
+
+def local_version(version):
+    compare(version + LOCAL, 'gt', version)
+    for following in (next_version(version), *(version + suffix for suffix in NEXT)):
+        compare(version + LOCAL, 'lt', following)
+    return version + LOCAL
+
+
+def write_patches(tree, package, who):
+    """The grafted commits as patches with DEP-3 headers, at the end of the suite's series."""
+    names = []
+    commits = tree.git('rev-list', '--reverse', f'{BASE_REF}..HEAD').split()
+    for commit, entry in zip(commits, entries(queue().values()), strict=True):
+        subject, body = tree.git('show', '-s', '--format=%s%n%b', commit).split('\n', 1)
+        stamp = Tree(TOP).git('log', '-1', '--format=%cs', '--', str(entry.path), *entry.carries).strip()
+        long = ''.join(f' {line or "."}\n' for line in body.strip().splitlines())
+        diff = tree.git('diff-tree', '-p', '--no-renames', f'{commit}^', commit)
+        names.append(f'{QUEUE}/{entry.topic}/{entry.path.name}')
+        path = package / 'debian/patches' / names[-1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'Description: {subject}\n{long}Author: {who}\nForwarded: no\nLast-Update: {stamp}\n---\n'
+                        f'{diff}')
+    series = package / 'debian/patches/series'
+    series.write_text(series.read_text().rstrip('\n') + '\n' + '\n'.join(names) + '\n')
+    return names
+
+
+def write_changelog(package, version, who):
+    path = package / 'debian/changelog'
+    old = path.read_text()
+    suite = re.match(r'\S+ \(\S+\) (\S+);', old)[1]
+    path.write_text(f'''qemu ({version}) {suite}; urgency=medium
+
+  * Hold ppc64 KVM guests inside the CPU modes that their host really has:
+    d/patches/{QUEUE}/.
+
+ -- {who}  {email.utils.formatdate(localtime=False)}
+
+{old}''')
+
+
+def lint(dsc):
+    """lintian's errors about a source package, without what names the file."""
+    text = run(['lintian', '--allow-root', '--fail-on', 'none', '-L', 'error', str(dsc)])
+    return {line for line in text.splitlines() if line.startswith('E: ')}
+
+
+def version_of(package):
+    return run(['dpkg-parsechangelog', '-l', str(package / 'debian/changelog'), '-S', 'Version']).strip()
+
+
+def build(suite):
+    """Build the package in build/deb-source/SUITE; the words for what it is."""
+    need_identity()
+    place = BUILD / 'deb-source' / suite
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    graft(suite)
+    tree = Tree(bases.home() / 'src')
+    me = identity()
+    who = f'{me["GIT_AUTHOR_NAME"]} <{me["GIT_AUTHOR_EMAIL"]}>'
+    theirs = Suite(suite, 'amd64').source('qemu', place)
+    package = place / 'qemu'
+    run(['dpkg-source', '--no-check', '-x', str(theirs), str(package)])
+    version, grafted = version_of(package), version_of(tree.path)
+    if version != grafted:
+        raise Error(f'{suite} has QEMU {version} now and the grafted tree is {grafted}: remove '
+                    f'{bases.home().relative_to(TOP)}, then run this again')
+    ours = local_version(version)
+    # unpacking has applied the suite's own patches; ours are applied by the build
+    names = write_patches(tree, package, who)
+    write_changelog(package, ours, who)
+    run(['dpkg-source', '-b', 'qemu'], cwd=place)
+    dsc = place / f'qemu_{ours.split(":")[-1]}.dsc'
+    proof = place / 'proof'
+    run(['dpkg-source', '--no-check', '-x', str(dsc), str(proof)])
+    changed = tree.git('diff', '--name-only', BASE_REF, 'HEAD').split()
+    for name in changed:
+        if (proof / name).read_bytes() != (tree.path / name).read_bytes():
+            raise Error(f'{name} in the package is not that of the grafted tree')
+    # minutes for each: QEMU is large
+    say(f'{suite}: lintian, on both packages')
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        known, found = pool.map(lint, (theirs, dsc))
+    new = found - known
+    if new:
+        raise Error('lintian finds new errors: ' + '; '.join(sorted(new)))
+    for done in (package, proof):
+        shutil.rmtree(done)
+    return f'{dsc.relative_to(TOP)}: {len(names)} patches, {len(changed)} files as in the grafted tree, ' \
+        'no new error from lintian'

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The queue: the topics in series/, and their entries."""
+
+import email
+import graphlib
+import re
+
+from lib.system import TOP, Error, Unknown
+
+SERIES = TOP / 'series'
+# What "make ..." measures, as a cover letter asks for it
+FIGURES = ('matrix', 'bench')
+
+
+def folded(message, header):
+    return ' '.join((message[header] or '').split())
+
+
+class Entry:
+    """One patch of a topic: headers, message, hunks."""
+
+    def __init__(self, path):
+        self.path, self.topic, self.root = path, path.parent.name, path.parents[2]
+        self.name = str(path.relative_to(self.root))
+        head, mark, self.diff = path.read_text().partition('\n---\n')
+        message = email.message_from_string(head)
+        self.subject = folded(message, 'Subject')
+        self.carries = folded(message, 'Carries').split()
+        self.body = message.get_payload().strip()
+        if not self.subject or not self.body or not mark:
+            raise Error(f'{self.name}: an entry is a Subject: header, a message, a line with --- and hunks')
+
+    @property
+    def message(self):
+        return f'{self.subject}\n\n{self.body}\n'
+
+    @property
+    def slug(self):
+        """The file's name without its number."""
+        return re.sub(r'^\d+-', '', self.path.name)
+
+
+class Topic:
+    """One folder of series/: a series that stands alone, but for the topics that it needs."""
+
+    def __init__(self, folder):
+        self.name, cover = folder.name, folder / 'cover.txt'
+        if not cover.exists():
+            raise Error(f'series/{self.name} has no cover.txt: write one, with Subject:, Needs: and what it is for')
+        message = email.message_from_string(cover.read_text())
+        self.subject, self.text = folded(message, 'Subject'), message.get_payload().strip()
+        self.needs = [name for name in folded(message, 'Needs').split() if name != 'none']
+        self.figures = folded(message, 'Figures').split()
+        self.entries = [Entry(path) for path in sorted(folder.glob('*.patch'))]
+        if not self.subject or not self.text:
+            raise Error(f'series/{self.name}/cover.txt: a cover is a Subject: header, an empty line and a text')
+        if not set(self.figures) <= set(FIGURES):
+            raise Error(f'series/{self.name}/cover.txt: Figures: takes {" and ".join(FIGURES)}')
+        if not self.entries:
+            raise Error(f'series/{self.name} has no entry: add one, or remove the folder')
+
+
+def entries(topics):
+    return [entry for topic in topics for entry in topic.entries]
+
+
+def check_once(listed):
+    """No entry is in the queue twice, and no file is carried twice."""
+    seen = {}
+    for entry in listed:
+        for what in (f'the subject "{entry.subject}"', f'the name {entry.slug}',
+                     *(f'the carried file {name}' for name in entry.carries)):
+            if seen.setdefault(what, entry) is not entry:
+                raise Error(f'{seen[what].name} and {entry.name} both have {what}: keep it in one of them')
+
+
+def queue(folder=SERIES):
+    """{name: topic} of FOLDER in the order that Needs: gives, by the alphabet where that is free."""
+    lost = next(iter(sorted(folder.glob('*.patch'))), None)
+    if lost:
+        raise Error(f'series/{lost.name} is in no topic: move it into a folder of series/')
+    found = {path.name: Topic(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+    for topic in found.values():
+        for name in topic.needs:
+            if name not in found:
+                raise Error(f'series/{topic.name}/cover.txt: {name} is not a topic: there are {", ".join(found)}')
+    order = graphlib.TopologicalSorter({name: topic.needs for name, topic in found.items()})
+    try:
+        order.prepare()
+    except graphlib.CycleError as e:
+        raise Error(f'series/: topics need each other in a circle: {", ".join(reversed(e.args[1]))}') from None
+    ready, laid = [], []
+    while order:
+        ready = sorted([*ready, *order.get_ready()])
+        laid.append(ready.pop(0))
+        order.done(laid[-1])
+    check_once(entries(found.values()))
+    return {name: found[name] for name in laid}
+
+
+def with_needs(topics, names):
+    """The topics called NAMES and all that they need, in the order of TOPICS; all where there are no NAMES."""
+    wanted, rest = set(), list(names or topics)
+    while rest:
+        name = rest.pop()
+        if name not in topics:
+            raise Unknown(f'{name} is not a topic: there are {", ".join(topics)}')
+        if name not in wanted:
+            wanted.add(name)
+            rest += topics[name].needs
+    return [topic for topic in topics.values() if topic.name in wanted]
+
+
+def asked(topics, name):
+    """The topic called NAME; all where that is empty."""
+    return with_needs(topics, [name])[-1:] if name else [*topics.values()]

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What was edited in a grafted tree goes back to the topics that are laid there."""
+
+import collections
+import itertools
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from typing import NamedTuple
+
+from lib import bases
+from lib.git import BASE_REF, BRANCH, LAID_REF, Tree, unlock
+from lib.laying import apply_entry, edited, lay, says
+from lib.queue import SERIES, entries, queue, with_needs
+from lib.system import TOP, Error, scratch, write_whole
+
+SPDX = 'GPL-2.0-or-later'
+# Context lines a hunk may hold on a side: the first that makes it certain.
+CONTEXT = (1, 2, 3)
+
+
+class Step(NamedTuple):
+    """A commit of the branch, the edits that belong to it included: its message, the trees before and after it."""
+    subject: str
+    body: str
+    before: str
+    after: str
+
+
+def widen(hunk, old_lines):
+    """Give HUNK (a -U1 hunk: header and lines) the context that makes it certain."""
+    start, new, func = re.match(r'@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@(.*)', hunk[0]).groups()
+    start, new = int(start), int(new)
+    body = hunk[1:]
+    shown = [line[1:] for line in body if line[:1] in (' ', '-')]
+
+    def certain(lines):
+        text = '\n'.join(lines)
+        return ('\n' + '\n'.join(old_lines) + '\n').count('\n' + text + '\n') == 1
+
+    for extra in range(len(CONTEXT)):
+        first, last = max(0, start - 1 - extra), min(len(old_lines), start - 1 + len(shown) + extra)
+        lines = old_lines[first:start - 1] + shown + old_lines[start - 1 + len(shown):last]
+        if certain(lines) or extra == len(CONTEXT) - 1:
+            before = [' ' + line for line in old_lines[first:start - 1]]
+            after = [' ' + line for line in old_lines[start - 1 + len(shown):last]]
+            count = len(before) + len(after)
+            added = sum(line[:1] == '+' for line in body)
+            removed = sum(line[:1] == '-' for line in body)
+            kept = sum(line[:1] == ' ' for line in body) + count
+            return [f'@@ -{first + 1},{removed + kept} +{new - start + first + 1},{added + kept} @@{func}',
+                    *before, *body, *after]
+    return hunk
+
+
+def hunks_of(tree, step, names):
+    """What STEP changes in NAMES, each hunk with as little context as it needs."""
+    out = []
+    for name in names:
+        text = tree.git('diff-tree', '-p', '-U1', '--no-renames', '--diff-algorithm=histogram',
+                        step.before, step.after, '--', name)
+        lines = text.splitlines()
+        starts = [i for i, line in enumerate(lines) if line.startswith('@@ ')] + [len(lines)]
+        out += [line for line in lines[:starts[0]] if not line.startswith('index ')]
+        old = tree.show(step.before, name).split('\n')[:-1]
+        for first, last in itertools.pairwise(starts):
+            out += widen(lines[first:last], old)
+    return '\n'.join(out) + '\n' if out else ''
+
+
+def changed(tree, step, kind):
+    """The files that STEP adds (A) or changes (a)."""
+    return tree.git('diff-tree', '-r', '--name-only', '--no-renames', f'--diff-filter={kind}', step.before,
+                    step.after).split()
+
+
+def text_of(tree, step, old):
+    """The entry of STEP: OLD, byte for byte, where that still gives it."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if old and old.message == f'{step.subject}\n\n{step.body}\n' and step.after == apply_entry(
+                    tree, old, step.before, pathlib.Path(folder, 'index'),
+                    lambda tree, _, name: tree.git('rev-parse', '--verify', '-q', f'{step.after}:{name}').strip()):
+                return old.path.read_text()
+        except Error:
+            # another one changed what is around its hunks
+            pass
+    carries = ''.join(f' {name}' for name in changed(tree, step, 'A'))
+    return f'Subject: {step.subject}\nCarries:{carries}\nSPDX-License-Identifier: {SPDX}\n\n{step.body}\n---\n' \
+        + hunks_of(tree, step, changed(tree, step, 'a'))
+
+
+def fold(tree, commits, names):
+    """{file: position of the commit that an uncommitted edit of it belongs to}"""
+    places = {}
+    for name in names:
+        touching = [i for i, commit in enumerate(commits) if tree.git(
+            'diff', '--name-only', f'{commit}^', commit, '--', name).strip()]
+        if not touching:
+            raise Error(f'no entry touches {name}: commit the edit in {os.path.relpath(tree.path, TOP)}, where it '
+                        'becomes an entry of its own, then refresh again')
+        places[name] = touching[-1]
+    return places
+
+
+def steps_of(tree, base):
+    """The branch from BASE on, uncommitted edits folded in."""
+    commits = tree.git('rev-list', '--reverse', f'{base}..HEAD').split()
+    places, found, before = fold(tree, commits, edited(tree)), [], base
+    with tempfile.TemporaryDirectory() as folder:
+        index = pathlib.Path(folder, 'index')
+        for i, commit in enumerate(commits):
+            tree.git('read-tree', commit, index=index)
+            for name in (name for name, place in places.items() if place <= i):
+                tree.git('update-index', '--add', '--remove', '--', name, index=index)
+            # configure puts it there: git add -A takes it, too
+            tree.git('update-index', '--force-remove', '--', str(bases.DEVICES), index=index)
+            after = tree.git('write-tree', index=index).strip()
+            subject, body = tree.git('show', '-s', '--format=%s%n%b', commit).split('\n', 1)
+            found.append(Step(subject, body.strip(), before, after))
+            before = after
+    return found
+
+
+def topics_of(steps, known, laid):
+    """The topic of each of STEPS: its entry's; else that of the one before it, or of the first that has one."""
+    names = [known[step.subject].topic if step.subject in known else None for step in steps]
+    first = next(filter(None, names), None)
+    names = list(itertools.accumulate(names, lambda last, own: own or last, initial=first))[1:]
+    subjects = [step.subject for step in steps]
+    for step, name in zip(steps, names):
+        if subjects.count(step.subject) > 1 or not step.body:
+            raise Error(f'the commit "{step.subject}" has the subject of another or no text: reword it')
+        if name not in laid:
+            raise Error(f'the commit "{step.subject}" is an entry of {name}, which is not laid: run scripts/graft '
+                        f'--topic {name} first')
+    for name in laid:
+        if name not in names:
+            raise Error(f'no commit of the topic {name} is left: take one back, or remove series/{name} and graft')
+    return names
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def write_topic(tree, folder, steps, known):
+    """Write STEPS as the entries of FOLDER, numbered anew; what else is there goes."""
+    texts = {}
+    for number, step in enumerate(steps, 1):
+        old = known.get(step.subject)
+        words = re.sub(r'[^a-z0-9]+', '-', step.subject.lower()).strip('-')
+        slug = old.slug if old else f'{words[:52].strip("-")}.patch'
+        texts[folder / f'{number:04}-{slug}'] = text_of(tree, step, old)
+    for path in {*folder.glob('*.patch')} - {*texts}:
+        path.unlink()
+    for path, text in texts.items():
+        write(path, text)
+
+
+def write_carried(tree, root, steps, listed):
+    """Write the files that STEPS bring below ROOT; those that LISTED brought and nothing does now go."""
+    brought = {name: step.after for step in steps for name in changed(tree, step, 'A')}
+    for name, after in brought.items():
+        write(root / name, tree.show(after, name))
+    for name in {name for entry in listed for name in entry.carries} - {*brought}:
+        (root / name).unlink(missing_ok=True)
+
+
+def copied(folder, root):
+    """The queue in FOLDER, below ROOT, with the files that it carries."""
+    shutil.copytree(folder, root / folder.name)
+    for name in (name for entry in entries(queue(folder).values()) for name in entry.carries):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder.parent / name, root / name)
+    return root / folder.name
+
+
+def files(root):
+    return sorted(str(path.relative_to(root)) for path in root.rglob('*') if path.is_file())
+
+
+def rewrite(tree, folder):
+    """Write the branch's commits, and uncommitted edits, to FOLDER; returns the commit that it gives, and how many."""
+    base, topics = tree.tip(BASE_REF), queue(folder)
+    subjects = tree.git('log', '--format=%s', f'{BASE_REF}..{LAID_REF}').splitlines()
+    laid = [topic for topic in topics.values() if any(entry.subject in subjects for entry in topic.entries)]
+    if says(tree, lay(tree, base, entries(laid))) != says(tree, LAID_REF):
+        raise Error(f'series/ or a file that it carries was changed here since scripts/graft ran: stash or drop what '
+                    f'is edited in {os.path.relpath(tree.path, TOP)}, run scripts/graft, take it back, then refresh')
+    steps, known = steps_of(tree, base), {entry.subject: entry for entry in entries(topics.values())}
+    names, own = [topic.name for topic in laid], collections.defaultdict(list)
+    for step, name in zip(steps, topics_of(steps, known, names)):
+        own[name].append(step)
+    for name in names:
+        write_topic(tree, folder / name, own[name], known)
+    write_carried(tree, folder.parent, steps, entries(laid))
+    commit = lay(tree, base, entries(with_needs(queue(folder), names)))
+    left = tree.git('diff', '--name-only', commit, steps[-1].after).split()
+    if left:
+        raise Error(f'the entries would not give back {left[0]}, so none was written: write the one that changes it '
+                    'by hand')
+    return commit, len(steps)
+
+
+def refresh(tree, folder=SERIES):
+    """Write the branch's commits, and uncommitted edits, back to FOLDER; returns how many commits."""
+    if not tree.tip(LAID_REF):
+        raise Error('there is no whole grafted tree yet: run scripts/graft first')
+    root = folder.parent
+    with scratch(root / 'build/refresh.part') as part:
+        copy = copied(folder, part / 'root')
+        before = files(part / 'root')
+        commit, count = rewrite(tree, copy)
+        gone = {*before} - {*files(part / 'root')}
+        for name, text in (('tree', str(tree.path)), ('commit', commit), ('gone', '\n'.join(gone))):
+            (part / name).write_text(text)
+        part.rename(root / 'build/refresh')
+    finish(root)
+    return count
+
+
+def finish(root=TOP):
+    """Put what a refresh wrote in its place; where one was cut off here, the next run ends it."""
+    ready = root / 'build/refresh'
+    if not ready.exists():
+        return
+    for name in (ready / 'gone').read_text().splitlines():
+        (root / name).unlink(missing_ok=True)
+    for name in files(ready / 'root'):
+        text, path = (ready / 'root' / name).read_text(), root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text() != text:
+            write_whole(path, text)
+    tree, commit = Tree((ready / 'tree').read_text()), (ready / 'commit').read_text()
+    unlock(tree)
+    tree.git('update-ref', f'refs/heads/{BRANCH}', commit)
+    tree.git('update-ref', LAID_REF, commit)
+    tree.git('reset', '-q', '--mixed', commit)
+    with scratch(root / 'build/refresh.part') as part:
+        ready.rename(part / 'done')

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A build of QEMU once more, with the C files of the series compiled in another way.
+
+Only these files are compiled; the other objects are those of the build.
+"""
+
+import concurrent.futures
+import functools
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+
+from lib import bases, binaries, roots
+from lib.builds import in_build
+from lib.debian import Suite, host_suite
+from lib.git import BASE_REF, Tree
+from lib.system import BUILD, TOP, Error
+
+SOURCE = '../src/'
+TARGET = 'qemu-system-ppc64'
+# Options that QEMU's configure gives gcc, and that not every clang has
+GCC_ONLY = ('-fzero-call-used-regs', '-ftrivial-auto-var-init')
+JOBS = 2
+
+
+def grafted():
+    return Tree(bases.home() / 'src')
+
+
+@functools.cache
+def added_lines():
+    """{C file or header: the numbers of the lines that the series adds to it}, for QEMU itself."""
+    found, name = {}, None
+    diff = grafted().git('diff', '-U0', '--no-renames', BASE_REF, '--', '*.c', '*.h', ':!tests')
+    for line in diff.splitlines():
+        if line.startswith('+++ '):
+            name = line[6:]
+        elif line.startswith('@@ '):
+            start, count = re.search(r' \+(\d+)(?:,(\d+))? @@', line).groups()
+            found.setdefault(name, set()).update(range(int(start), int(start) + int(count or 1)))
+    return found
+
+
+@functools.cache
+def link_words(build):
+    """The words that link BUILD's QEMU."""
+    place = bases.home() / build
+    done = subprocess.run(['ninja', '-C', place, '-t', 'compdb', '-x', 'c_LINKER_RSP', 'c_LINKER'], check=False,
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env=dict(os.environ, PYTHONPATH=roots.meson_path()))
+    for entry in json.loads(done.stdout) if not done.returncode else ():
+        if entry['output'] == TARGET:
+            return shlex.split(entry['command'])
+    raise Error(f'{place.relative_to(TOP)} does not say how {TARGET} is linked: remove it, then run this again')
+
+
+@functools.cache
+def commands(build):
+    """{C file of the series: (the words that compile it in BUILD, its object)}; files that BUILD lacks are left out."""
+    place, linked = bases.home() / build, link_words(build)
+    found = {}
+    for entry in json.loads((place / 'compile_commands.json').read_text()):
+        name = entry['file'].removeprefix(SOURCE)
+        if name in added_lines() and entry['output'] in linked:
+            words = shlex.split(entry['command'])
+            found[name] = (words[:words.index('-MD')], entry['output'])
+    return found
+
+
+def compile_one(build, overlay, name, flags, out):
+    """Compile NAME as BUILD does, with FLAGS and with what OVERLAY has instead of QEMU's files; its object."""
+    words, output = commands(build)[name]
+    place, folder = bases.home() / build, str(pathlib.Path(name).parent)
+    source = overlay / name
+    source.parent.mkdir(parents=True, exist_ok=True)
+    if not source.exists():
+        source.symlink_to(place / SOURCE / name)
+    # what stands beside the file is found there only if the file itself is there
+    beside = [word for root in (overlay, place / SOURCE) for sub in (folder, '.', 'include')
+              for word in ('-iquote', str(root / sub))]
+    headers = ['-isystem', str(overlay / 'linux-headers')]
+    if (overlay / 'linux-headers/asm-powerpc').exists() and not (overlay / 'linux-headers/asm').exists():
+        # as QEMU's configure has it for a host of this architecture
+        (overlay / 'linux-headers/asm').symlink_to('asm-powerpc')
+    built = out / pathlib.Path(output).name
+    first = 1 + (words[0] == 'ccache')
+    in_build([*words[:first], *beside, *headers, *words[first:], *flags, '-c', str(source), '-o', str(built)], place)
+    return output, built
+
+
+def relink(build, out, overlay, flags=(), names=None, link_flags=()):
+    """BUILD's QEMU in the folder OUT, NAMES of the series (None: all) compiled anew; returns its path."""
+    place = bases.home() / build
+    out.mkdir(parents=True, exist_ok=True)
+    names = [name for name in commands(build) if names is None or name in names]
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        objects = dict(pool.map(lambda name: compile_one(build, overlay, name, flags, out), names))
+    words = [str(objects.get(word, word)) for word in link_words(build)]
+    words[words.index('-o') + 1] = str(out / TARGET)
+    in_build([*words, *link_flags], place)
+    return out / TARGET
+
+
+def sanitized(name):
+    """Make NAME, the build kvm where undefined behavior of the series' C ends QEMU, unless it is up to date."""
+    made = bases.home() / name / TARGET
+    with binaries.building(made.parent):
+        if made.exists() and made.stat().st_mtime > (bases.home() / 'kvm' / TARGET).stat().st_mtime:
+            return
+        # gcc's libubsan needs the C++ runtime, which nothing else here does
+        runtime = Suite(host_suite(), 'ppc64el').root(BUILD / 'roots/libstdc++', ['libstdc++6'], closure=False)
+        library = runtime / 'usr/lib/powerpc64le-linux-gnu'
+        relink('kvm', made.parent, made.parent / 'src', ['-fsanitize=undefined'],
+               link_flags=['-fsanitize=undefined', f'-Wl,-rpath-link={library}'])

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Roots: unpacked Debian packages, which a run takes programs and libraries from."""
+
+from lib import bases
+from lib.debian import Suite, host_suite
+from lib.system import BUILD
+
+# A suite whose qemu-system-ppc64 has Power11 and both nested APIs, and whose
+# user-mode emulator has Power11.
+EMULATOR_SUITE = 'trixie'
+# What the packages of a root depend on but no program of ours ever runs.
+UNUSED = ('perl', 'perl-base', 'perl-modules-5.40', 'libperl5.40', 'systemd', 'debconf', 'passwd',
+          'qemu-system-modules-spice', 'qemu-system-modules-opengl', 'ipxe-qemu')
+SYSROOT_PACKAGES = ['libc6-dev', 'libglib2.0-dev', 'libfdt-dev', 'zlib1g-dev']
+SYSROOT_UNUSED = (*UNUSED, 'python3', 'python3.11', 'python3.13', 'libpython3-stdlib', 'dpkg-dev', 'git',
+                  'libglib2.0-bin', 'libglib2.0-dev-bin', 'bzip2', 'patch')
+
+
+def emulator_root():
+    """amd64: qemu-system-ppc64 for L0, with its libraries and loader."""
+    return Suite(EMULATOR_SUITE, 'amd64').root(
+        BUILD / 'roots' / f'{EMULATOR_SUITE}-amd64', ['qemu-system-ppc', 'qemu-system-data'], skip=UNUSED)
+
+
+def emulator_command(root):
+    """Debian's qemu-system-ppc64 below ROOT, with its own libraries and loader."""
+    return [str(root / 'usr/lib64/ld-linux-x86-64.so.2'), '--library-path', str(root / 'usr/lib/x86_64-linux-gnu'),
+            str(root / 'usr/bin/qemu-system-ppc64'), '-L', str(root / 'usr/share/qemu')]
+
+
+def powernv_root(machine):
+    """amd64: a qemu-system-ppc64 that has MACHINE, powernv10 or powernv11."""
+    if machine == 'powernv10':
+        return emulator_root()
+    return Suite('sid', 'amd64').root(BUILD / 'roots/sid-amd64', ['qemu-system-ppc', 'qemu-system-data'], skip=UNUSED)
+
+
+def user_emulator():
+    """The static user-mode emulator that runs ppc64le programs here."""
+    return Suite(EMULATOR_SUITE, 'amd64').root(
+        BUILD / 'roots' / 'qemu-user', ['qemu-user'], closure=False) / 'usr/bin/qemu-ppc64le'
+
+
+def meson_path():
+    """A meson new enough for QEMU, for PYTHONPATH: Debian 12's own is not."""
+    root = Suite(EMULATOR_SUITE, 'amd64').root(BUILD / 'roots' / 'meson', ['meson'], closure=False)
+    return str(root / 'usr/lib/python3/dist-packages')
+
+
+def guest_root():
+    """ppc64el: Debian's own QEMU of the base's suite, its libraries, firmware and busybox."""
+    suite = bases.base_suite()
+    return Suite(suite, 'ppc64el').root(
+        BUILD / 'roots' / f'{suite}-ppc64el', ['qemu-system-ppc', 'qemu-system-data', 'busybox'], skip=UNUSED)
+
+
+def libvirt_root():
+    """ppc64el: libvirt's daemon, its QEMU driver and virsh."""
+    return Suite(EMULATOR_SUITE, 'ppc64el').root(
+        BUILD / 'roots' / f'{EMULATOR_SUITE}-ppc64el-libvirt',
+        ['libvirt-daemon', 'libvirt-daemon-driver-qemu', 'libvirt-clients'], skip=UNUSED)
+
+
+def distro_qemu():
+    """Debian's own ppc64le qemu-system-ppc64; it runs with guest_root()'s libraries."""
+    return guest_root() / 'usr/bin/qemu-system-ppc64'
+
+
+def sysroot():
+    return Suite(host_suite(), 'ppc64el').root(BUILD / 'roots/sysroot', SYSROOT_PACKAGES, skip=SYSROOT_UNUSED)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Results of checks: as TAP (the Test Anything Protocol), which meson reads, and as one line."""
+
+from typing import NamedTuple
+
+from lib.system import Error
+
+KINDS = ('passed', 'failed', 'skipped')
+
+
+class Skip(Exception):
+    """Why a check cannot be done here."""
+
+
+class Point(NamedTuple):
+    """A check's name, what is wrong, and why it was skipped, or may be wrong for now."""
+    name: str
+    wrong: str = ''
+    skip: str = ''
+    todo: str = ''
+
+    @property
+    def kind(self):
+        return 'skipped' if self.skip else 'failed' if self.wrong and not self.todo else 'passed'
+
+
+def point(name, check, *args):
+    """What CHECK(*ARGS) comes to: an error is what is wrong."""
+    try:
+        check(*args)
+    except Skip as e:
+        return Point(name, skip=str(e))
+    except (Error, OSError) as e:
+        return Point(name, str(e))
+    return Point(name)
+
+
+def report(points, count=None, show=print):
+    """SHOW each of POINTS, of which there are COUNT, as it comes; {kind: how many}"""
+    counts, number = dict.fromkeys(KINDS, 0), 0
+    if count is not None:
+        show(f'1..{count}')
+    for number, one in enumerate(points, 1):
+        counts[one.kind] += 1
+        why = f' # SKIP {one.skip}' if one.skip else f' # TODO {one.todo}' if one.todo else ''
+        show('\n'.join([f'{"not " if one.wrong else ""}ok {number} - {one.name}{why}',
+                        *(f'# {line}' for line in one.wrong.splitlines() if line)]))
+    if count is None:
+        show(f'1..{number}')
+    return counts
+
+
+def tally(counts):
+    return ', '.join(f'{counts[kind]} {kind}' for kind in KINDS)

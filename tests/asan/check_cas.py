@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Random lists for CAS, on QEMU with TCG: the C that reads them is watched by AddressSanitizer."""
+
+import pathlib
+import tempfile
+
+from lib import binaries
+from lib.command import main, no_options
+from lib.relink import relink
+from lib.system import Error
+from tests.hcall import cases
+
+SANITIZER = '-fsanitize=address,undefined'
+FILES = ('hw/ppc/spapr_hcall.c', 'target/ppc/compat.c', 'target/ppc/host-compat.c')
+PATIENCE = 120
+
+
+def check():
+    no_options(__doc__)
+    binaries.native_qemu()
+    with tempfile.TemporaryDirectory(prefix='asan-') as home:
+        home = pathlib.Path(home)
+        qemu = relink('tcg', home / 'tcg', home / 'src', [SANITIZER, '-fno-sanitize-recover=all'], FILES, [SANITIZER])
+        image = cases.program(home, 'cas', ('partition', 'cas'))
+        options = [*cases.machine(image, 'cap-nested-papr', 'power11'), '-machine', 'cap-dawr1=off']
+        said = dict(cases.lines([str(qemu)], options, '1', PATIENCE))
+    if 'TAKEN' not in said:
+        raise Error(f'the guest stands still: no answer in {PATIENCE} seconds')
+    print(f'{said["TAKEN"]} lists were taken')
+
+
+if __name__ == '__main__':
+    main(check)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU as L0 of the nested APIs, seen by guests of a few instructions.
+
+Each case runs on our native build, and on Debian's own where that is wrong.
+The cases are in tests/hcall/cases.py.  Prints TAP.
+"""
+
+import concurrent.futures
+import tempfile
+
+from lib import binaries, roots, tap
+from lib.command import Parser, main
+from lib.queue import asked, queue
+from tests.hcall import cases
+
+
+def check():
+    parser = Parser(description=__doc__)
+    parser.add_argument('--topic', metavar='NAME', help='its cases only, on our QEMU only')
+    topic = parser.parse_args().topic
+    asked(queue(), topic)
+    commands = {cases.OURS: [str(binaries.native_qemu())]}
+    if not topic:
+        commands[cases.THEIRS] = roots.emulator_command(roots.emulator_root())
+    with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        table = [row for row in cases.checks(scratch, topic) if row[0] in commands]
+        points = pool.map(lambda row: tap.Point(f'{row[0]}, {row[1]}', cases.outcome(row[2], commands[row[0]]) or ''),
+                          table)
+        return tap.report(points, len(table))['failed'] > 0
+
+
+if __name__ == '__main__':
+    main(check)

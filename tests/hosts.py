@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run "make boot" and "make check" on each release of Debian that they run on, from a bare system.
+
+Each has a minimal root of its own, build/hosts/SUITE, with a clone of HEAD.
+Of this machine it has the mirror and the ccache.  Everything that the commands
+print is in build/hosts/SUITE.log.  A root that failed stays until the next run.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+
+from lib.command import Parser, main
+from lib.debian import mirror
+from lib.system import ALONE, BUILD, TOP, Error, locked, run, say
+from lib.tap import tally
+
+SUITES = ('bookworm', 'trixie')
+STEPS = ('boot', 'check')
+LAST_LINES = 20
+# Where the clone is in the root
+CLONE = 'root/host-compat'
+# ROOT CACHE COMMAND...
+IN_ROOT = """
+set -e
+root=$1 cache=$2
+shift 2
+mount --rbind /dev "$root/dev"
+mount --rbind /sys "$root/sys"
+mount --bind /proc "$root/proc"
+mkdir -p "$cache" "$root/root/.cache/ccache"
+mount --bind "$cache" "$root/root/.cache/ccache"
+exec env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" "$@"
+"""
+
+
+def install(package):
+    """Install PACKAGE, which nothing else here needs, so that configure leaves it out."""
+    if not shutil.which(package):
+        say(f'installing: {package}')
+        run(['apt-get', 'update'])
+        run(['apt-get', 'install', '-y', '--no-install-recommends', package])
+
+
+def bare(suite, root):
+    """Make ROOT a system of SUITE that has make, and a clone of HEAD."""
+    say(f'{suite}: making a bare root')
+    # what the mirror cannot be read without: a proxy, a date that is not checked
+    settings = re.findall('^Acquire::(?:https?::|Check-).*', run(['apt-config', 'dump']), re.M)
+    shutil.rmtree(root, ignore_errors=True)
+    run([*ALONE, 'mmdebstrap', '--mode=root', '--variant=apt', '--include=make',
+         *(f'--aptopt={line}' for line in settings), suite, str(root), mirror()])
+    run(['git', 'clone', '--quiet', str(TOP), str(root / CLONE)])
+
+
+def make(target, root, log):
+    """Make TARGET in ROOT; the exit code."""
+    cache = run(['ccache', '--get-config', 'cache_dir']).strip()
+    return subprocess.run([*ALONE, 'sh', '-c', IN_ROOT, 'sh', root, cache, 'make', '-C', f'/{CLONE}', target],
+                          stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+
+
+def check(suite):
+    """Run the steps on SUITE up to the first that fails; the number of those that passed."""
+    root = BUILD / 'hosts' / suite
+    words = root.with_suffix('.log')
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with open(words, 'w') as log:
+        try:
+            bare(suite, root)
+        except Error as e:
+            print(f'FAILED: {suite}: {e}', flush=True)
+            return 0
+        for passed, step in enumerate(STEPS):
+            say(f'{suite}: make {step}')
+            started = time.monotonic()
+            code = make(step, root, log)
+            took = f'{(time.monotonic() - started) / 60:.0f} minutes'
+            if code:
+                print(f'FAILED: {suite}: make {step}: exit code {code}, {took}: see {words.relative_to(TOP)}')
+                print('\n'.join(words.read_text(errors='replace').splitlines()[-LAST_LINES:]), flush=True)
+                return passed
+            print(f'ok: {suite}: make {step}: {took}', flush=True)
+    shutil.rmtree(root)
+    return len(STEPS)
+
+
+def check_all():
+    parser = Parser(description=__doc__)
+    parser.add_argument('suites', nargs='*', metavar='SUITE', help=f'{" or ".join(SUITES)}; both without one')
+    suites = parser.parse_args().suites or SUITES
+    for wrong in {*suites} - {*SUITES}:
+        parser.error(f'{wrong} is not one of {", ".join(SUITES)}')
+    if os.geteuid():
+        raise Error('only root can make the roots of other systems: run it as root')
+    with locked('check-hosts', 'waiting for another make check-hosts to end'):
+        install('mmdebstrap')
+        passed = [check(suite) for suite in suites]
+    failed = sum(count < len(STEPS) for count in passed)
+    print(tally({'passed': sum(passed), 'failed': failed, 'skipped': len(passed) * len(STEPS) - sum(passed) - failed}))
+    return failed > 0
+
+
+if __name__ == '__main__':
+    main(check_all)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Scenarios by their names, and a run of many."""
+
+import os
+
+from lib import binaries, roots
+from lib.queue import asked, queue
+from lib.system import Unknown
+from lib.tap import tally
+from tests.kvmsim.machine import workers
+from tests.kvmsim.scenario import read, read_all
+from tests.kvmsim.steps import perform
+
+QEMUS = ('patched', 'distro')
+JOBS = 2
+
+
+def binary(qemu):
+    """The QEMU by its name."""
+    return roots.distro_qemu() if qemu == 'distro' else binaries.patched_qemu()
+
+
+def find(name):
+    """A scenario by its name, FILE where that has only one, or FILE:NAME."""
+    path, _, wanted = name.partition(':')
+    if not ('/' in path or path.endswith('.cfg') or os.path.exists(path)):
+        found = read_all()
+        if name not in found:
+            raise Unknown(f'no scenario is called {name}: there are {", ".join(found)}')
+        return found[name]
+    found = read(path)
+    if not wanted and len(found) == 1:
+        return next(iter(found.values()))
+    if wanted not in found:
+        raise Unknown(f'{path}:1: expected {path}:NAME, NAME one of {", ".join(found)}')
+    return found[wanted]
+
+
+def report(scenario, results):
+    """The line of one scenario; its QEMUs' outcomes."""
+    words = ', '.join(f'{qemu} {result["outcome"]}' for qemu, result in results.items())
+    differs = 'differs' if scenario.differs else 'same'
+    print(f'{scenario.name:40} {" ".join(scenario.rows):12} {words}; expected: {differs} '
+          f'[{sum(r["seconds"] for r in results.values()):.1f} s]', flush=True)
+    for qemu, result in results.items():
+        if result['reason']:
+            print(f'    {qemu}: {result["reason"]}', flush=True)
+    return [result['outcome'] for result in results.values()]
+
+
+def suite(names, topic, qemu):
+    """Run the scenarios NAMES, or all of TOPIC, or all, on both QEMUs or on QEMU; 0 if all passed."""
+    topics = [known.name for known in asked(queue(), topic)]
+    chosen = [find(name) for name in names] or read_all().values()
+    chosen = [scenario for scenario in chosen if scenario.topic in topics]
+    paths = {name: binary(name) for name in ([qemu] if qemu else QEMUS)}
+
+    def both(scenario):
+        return {name: perform(scenario, name, path) for name, path in paths.items()}
+    outcomes = []
+    with workers(JOBS) as pool:
+        for scenario, results in zip(chosen, pool.map(both, chosen)):
+            outcomes += report(scenario, results)
+    passed = outcomes.count('passed')
+    print(tally({'passed': passed, 'failed': len(outcomes) - passed, 'skipped': 0}))
+    return passed < len(outcomes)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What make host-kit packs, on an emulated POWER host that has Python and no more.
+
+The kit's QEMU is tested, and Debian's is the other one.  Prints TAP.
+"""
+
+import ast
+import functools
+import json
+import shlex
+import subprocess
+import tarfile
+import types
+
+from lib import roots
+from lib.command import Parser, main
+from lib.debian import Suite
+from lib.system import BUILD, TOP, Error, run
+from lib.tap import Point, report
+from tests.lab import here, images, stack
+
+PYTHON = 'python3.13'
+PYTHON_PACKAGES = [f'{PYTHON}-minimal', f'lib{PYTHON}-minimal', f'lib{PYTHON}-stdlib', 'libc6', 'libexpat1', 'liblzma5',
+                   'zlib1g']
+# Those of its extensions that something here imports
+EXTENSIONS = ('_json', '_lzma')
+# What differs between the two; the timeout of the first is less than that of its test in meson.build
+SETUPS = {None: {'api': 'v2', 'l0': 'patched', 'l0_stack': None, 'timeout': 1500},
+          'powernv11': {'api': 'v1', 'l0': 'distro', 'l0_stack': 'powernv11', 'timeout': 3600}}
+ALL_RIGHT = 'all is right, and so is the exit status'
+# The emulator there is Debian's
+TODO = {None: {}, 'powernv11': dict.fromkeys(
+    (ALL_RIGHT, 'then migrate', 'then hotplug'), "Debian's emulator loses change bits, so the migrated guest can hang")}
+HOST = {'machine': 'CHRP IBM pSeries (emulated by qemu)', 'pvr': '0x00821200', 'cpu_version': '0x0f000006',
+        'mode': 'power10', 'kvm_type': 'HV', 'compat_caps': '0x6000000000000000', 'pages': 4096}
+TOOK = {'host-compat-modes': ['power9', 'power10'], 'host-compat-source': 'kvm', 'max-cpu-compat': 'power10'}
+# RHEL 8's
+OLDEST = (3, 6)
+# (options, exit status) where nothing can be tested
+REFUSED = (((), 2), (('--qemu', '/nowhere'), 2), (('--qemu', '/bin/sh', '--kernel', '/'), 2),
+           (('--qemu', '/bin/sh', '--html', '/nowhere/file'), 2), (('--qemu', '/bin/sh', '--do', 'reboot'), 2),
+           (('--qemu', '/bin/sh'), 1))
+# (what the guest is started with, or goes through; ours, Debian's)
+ROWS = (
+    ('-cpu host', 'booted:power10', 'kvm-run-failed'),
+    ('then reboot', 'reboot:power10', None),
+    ('then savevm', 'savevm:power10', None),
+    ('then migrate', 'migrate:power10', None),
+    ('then hotplug', 'hotplug:power10', None),
+    ('max-cpu-compat=power10', 'booted:power10', 'booted:power10'),
+    ('max-cpu-compat=power9', 'booted:power9', 'booted:power9'),
+    ('max-cpu-compat=power11', 'refused', 'refused'),
+    ('-cpu power10', 'booted:power10', 'refused'),
+)
+
+
+def python():
+    """Debian's Python for L1: {path in the archive: path here}"""
+    root = Suite(roots.EMULATOR_SUITE, 'ppc64el').root(BUILD / 'roots/python-ppc64el', PYTHON_PACKAGES, closure=False)
+    library, binary = root / f'usr/lib/{PYTHON}', root / f'usr/bin/{PYTHON}'
+    extensions = [path for name in EXTENSIONS for path in library.glob(f'lib-dynload/{name}.*')]
+    found = {f'usr/lib/{name}': path for name, path in images.libraries(root, binary, *extensions).items()}
+    found.update({str(path.relative_to(root)): path for path in (*library.rglob('*.py'), *extensions)})
+    return {**found, 'usr/bin/python3': binary}
+
+
+@functools.cache
+def make_kit():
+    return TOP / run([str(TOP / 'scripts/host-kit'), '--qemu']).strip()
+
+
+def l1_initrd(kernel, qemu):
+    """An L1 that has QEMU, Python and the kit."""
+    return images.initrd(f'here-{kernel.home.name}', {
+        **python(), **images.host_files(kernel, qemu), 'boot/vmlinux': kernel.vmlinux, 'kit.tar.gz': make_kit()})
+
+
+def command(setup):
+    """What L1's shell runs; nothing of it is printed before the end, where no guest makes the kernel say something."""
+    # SLOF takes half a minute in a guest of an emulated machine
+    machine = 'x-vof=on' + (stack.POWERNV_GUEST if setup['l0_stack'] else '')
+    words = shlex.join(['./host-kit/scripts/lab', 'here', '--qemu', 'host-kit/qemu/qemu-system-ppc64', '--other',
+                        '/usr/bin/qemu-system-ppc64', '--l2-machine', machine, '--json'])
+    return 'busybox ln -s vmlinux /boot/vmlinux-$(busybox uname -r); busybox tar xzf /kit.tar.gz -C /tmp; cd /tmp; ' \
+           f'{words} >out 2>err; status=$?; echo; sed "s/^/here: /" out err; echo "lab: here $status"'
+
+
+def refused(words):
+    """The exit status of "lab here" on this machine, which has no POWER KVM; None for more or less than one line."""
+    done = subprocess.run([str(TOP / 'scripts/lab'), 'here', *words], check=False, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return done.returncode if done.stdout.startswith('scripts/lab: ') and done.stdout.count('\n') == 1 else None
+
+
+def measure(setup):
+    """(exit status, what it printed in L1)"""
+    config = types.SimpleNamespace(
+        host='power11', compat='power10', kernel=images.newest_suite(), pages='4k', qemu='distro', l1_smp='1',
+        l1_memory='2G', l1_initrd=l1_initrd, **setup)
+    with stack.Stack(config, lambda stage: None, []) as lab:
+        try:
+            stack.boot_l1(lab)
+            lab.shell(command(setup))
+            said = []
+            while True:
+                name, text = lab.next_line()
+                if name == 'l1' and text.startswith('here: '):
+                    said.append(text.partition(' ')[2])
+                elif name == 'l1' and text.startswith('lab: here '):
+                    return int(text.split()[-1]), said
+        except stack.Timeout:
+            raise Error(f'L1 was not done after {config.timeout} seconds: see what else this machine does') from None
+
+
+def differ(found, wanted):
+    return ', '.join(f'{key} is {found.get(key)}, expected {value}' for key, value in wanted.items()
+                     if found.get(key) != value)
+
+
+def too_new():
+    """What of the kit's Python the oldest that "lab here" runs on cannot read, or lacks when it is imported."""
+    with tarfile.open(make_kit()) as kit:
+        for name in kit.getnames():
+            if name.endswith(('.py', '/lab')) and kit.getmember(name).isfile():
+                text = kit.extractfile(name).read().decode()
+                try:
+                    ast.parse(text, feature_version=OLDEST)
+                except SyntaxError as mistake:
+                    yield f'{name}:{mistake.lineno}: {mistake.msg}'
+                if '@functools.cache\n' in text:
+                    yield f'{name}: @functools.cache'
+
+
+def points(setup):
+    """(what is checked, what is wrong)"""
+    yield f'Python {".".join(map(str, OLDEST))} is enough', ' / '.join(too_new())
+    for words, status in REFUSED:
+        found = refused(words)
+        yield f'lab here {" ".join(words)}', None if found == status else f'exit status {found}, expected {status}'
+    status, said = measure(setup)
+    try:
+        result = json.loads(said[0])
+    except (IndexError, ValueError):
+        yield 'the kit runs in L1', ' / '.join(said) or 'it says nothing'
+        return
+    lines = list(here.mail(result))
+    print(''.join(f'# {line}\n' for line in lines), end='', flush=True)
+    yield ALL_RIGHT, None if result['right'] and status == 0 else f'it is {status}'
+    yield 'the host', differ(result['host'], {**HOST, 'api': setup['api']})
+    yield 'what ours takes from it', differ(result['qemus']['qemu']['took'], TOOK)
+    yield "Debian's takes nothing", differ(result['qemus']['other']['took'], {'host-compat-source': None})
+    rows = [(row['options'], row['qemu']['outcome'], row['other']['outcome']) for row in result['rows']]
+    for found, wanted in zip(rows + [None] * len(ROWS), ROWS):
+        yield wanted[0], None if found == wanted else f'found {found}, expected {wanted}'
+    yield 'no more rows', None if len(rows) == len(ROWS) else f'{len(rows)} rows'
+    # a name and a word, like QEMU's options, are as long as they are
+    wide = [line for line in lines if len(line) > here.WIDTH and ' ' in line.strip()
+            and not line.startswith('Tested-by')]
+    yield 'a mail takes it', ' / '.join(wide)
+    shown = here.page(result)
+    yield 'the page has it', ', '.join(row['options'] for row in result['rows'] if f'>{row["options"]}<' not in shown)
+
+
+def check():
+    parser = Parser(description=__doc__)
+    parser.add_argument('--l0-stack', choices=[name for name in SETUPS if name],
+                        help='Linux as L0, nested API v1, instead of QEMU as L0, nested API v2')
+    setup = parser.parse_args().l0_stack
+    return report(Point(name, wrong or '', todo=TODO[setup].get(name, '')) for name, wrong in points(SETUPS[setup]))[
+        'failed'] > 0
+
+
+if __name__ == '__main__':
+    main(check)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The page of every row in matrix.cfg, without the half hour of runs.  Prints TAP."""
+
+import html.parser
+import itertools
+import re
+
+from lib.command import main, no_options
+from lib.tap import Point, report
+from tests.lab import matrix, page
+
+VOID = ('meta', 'br')
+# What a QEMU or a guest says must not become part of the page
+SAID = '</pre></td><a href="//x" id=\'x\'>&lt;'
+
+
+class Page(html.parser.HTMLParser):
+    """The elements of TEXT: {attribute: value}, with their tag and all the text inside."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.wrong = [], [], []
+        self.feed(text)
+        self.wrong += [f'<{element["tag"]}> has no end' for element in self.open]
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append({**dict(attrs), 'tag': tag, 'text': ''})
+        if tag not in VOID:
+            self.open.append(self.elements[-1])
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop()['tag'] != tag:
+            self.wrong.append(f'</{tag}> ends another element in line {self.getpos()[0]}')
+
+    def handle_data(self, data):
+        for element in self.open:
+            element['text'] += data
+
+    def every(self, tag, attribute='tag'):
+        return [element for element in self.elements if element['tag'] == tag and attribute in element]
+
+
+def run(outcome):
+    """A run that came to OUTCOME."""
+    name, _, mode = outcome.partition(':')
+    pvr = {mode: f'{number:#x}' for number, mode in matrix.LOGICAL.items()}.get(mode)
+    l2 = {'outcome': 'booted' if mode else outcome, 'cpu': mode and SAID, 'cpu_version': pvr, 'message': SAID}
+    steps = [{**l2, 'do': name, 'outcome': 'done', 'wrong': SAID}] if mode and name != 'booted' else []
+    return {'result': {'l1': {'kernel': SAID, 'complaints': [SAID]}, 'l2': l2, **({'do': steps} if steps else {})},
+            'log': [SAID]}
+
+
+def twice(values):
+    return [value for value in set(values) if values.count(value) > 1]
+
+
+def checks(table, shown):
+    """(what is checked, what is wrong)"""
+    ids = [element['id'] for element in shown.elements if 'id' in element]
+    rows = shown.every('tr', 'id')
+    cells = {link['href'][1:]: link for link in shown.every('a', 'aria-label')}
+    yield 'every element ends', shown.wrong
+    yield 'what a run says is text', [pre['text'] for pre in shown.every('pre') if pre['text'] != SAID]
+    yield 'an id is there once', twice(ids)
+    yield 'links stay on the page', {
+        element[key] for element in shown.elements for key in ('href', 'src') if key in element} - {
+        f'#{name}' for name in ids}
+    yield 'a row for each of matrix.cfg', [f'{len(rows)} of {len(table)}'] if len(rows) != len(table) else []
+    yield 'a cell for each row', set(cells) ^ {row['id'] for row in rows}
+    labels = [element['aria-label'] for element in shown.elements if 'aria-label' in element]
+    yield 'a name is there once', twice(labels)
+    yield 'a cell shows what its row does', [
+        name for name, cell in cells.items() for row in rows
+        if row['id'] == name and cell['text'] != ''.join(re.findall(r'(\S) (?:right|wrong)', row['text']))]
+    for choice in shown.every('select'):
+        at = shown.elements.index(choice) + 2
+        options = itertools.takewhile(lambda element: element['tag'] == 'option', shown.elements[at:])
+        yield f'the filter by {choice["name"]} has all values', {option['text'] for option in options} ^ {
+            row.get(f'data-{choice["name"]}') for row in rows}
+
+
+def check():
+    no_options(__doc__)
+    table = matrix.rows()
+    runs = [(row, {qemu: run(row.patched if right else 'hung') for qemu, right in zip(matrix.QEMUS, verdicts)})
+            for row, verdicts in zip(table, itertools.cycle(page.OUTCOMES))]
+    points = checks(table, Page(page.page(runs)))
+    return report(Point(name, '\n'.join(map(str, wrong))) for name, wrong in points)['failed'] > 0
+
+
+if __name__ == '__main__':
+    main(check)

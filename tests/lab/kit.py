@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One tarball with all that "scripts/lab here" needs on a POWER host."""
+
+import gzip
+import io
+import modulefinder
+import pathlib
+import sys
+import tarfile
+
+from lib import binaries, roots
+from lib.system import BUILD, TOP, run
+from tests.lab import images
+
+NAME = 'host-kit'
+README = '''\
+Guests on your own POWER host
+=============================
+On ppc64le Linux with /dev/kvm, as root or as who may open /dev/kvm:
+
+    scripts/lab here --qemu PATH [--other PATH]
+
+PATH is a qemu-system-ppc64: the one to test, and one to compare it with.
+{qemu}
+It starts guests with the kernel of this machine, without network and disk,
+and prints a table for a mail. It needs python3 (3.6 or newer), and changes
+nothing on this machine. "scripts/lab here --help" lists all options.
+
+The guests' only program is tests/lab/probe, built from the C files beside it.
+'''
+OURS = '''\
+The one with the patches is in this folder: --qemu qemu/qemu-system-ppc64.
+The repository that made this tarball builds it from Debian's source.
+'''
+# The libraries are those of the suite that it was built for, whatever the host has
+LAUNCHER = '''\
+#!/bin/sh
+here=${0%/*}
+exec "$here/lib/ld64.so.2" --library-path "$here/lib" "$here/lib/qemu-system-ppc64" -L "$here/firmware" "$@"
+'''
+
+
+def modules():
+    """scripts/lab, and what it imports of ours."""
+    finder = modulefinder.ModuleFinder([str(TOP / 'scripts'), str(TOP), *sys.path])
+    finder.run_script(str(TOP / 'scripts/lab'))
+    found = {pathlib.Path(module.__file__) for module in finder.modules.values() if module.__file__}
+    return sorted(path for path in found if TOP in path.parents)
+
+
+def qemu():
+    """Our QEMU with its own libraries: {path in the kit: path here}"""
+    binary, root = binaries.patched_qemu(), roots.guest_root()
+    found = {'qemu/lib/qemu-system-ppc64': binary, 'qemu/lib/ld64.so.2': root / 'usr/lib64/ld64.so.2'}
+    found.update({f'qemu/lib/{name}': path for name, path in images.libraries(root, binary).items()})
+    found.update({f'qemu/firmware/{name}': root / 'usr/share/qemu' / name for name in ('slof.bin', 'vof.bin')})
+    return found
+
+
+def contents(with_qemu):
+    """{path in the kit: (mode, bytes)}"""
+    files = {str(path.relative_to(TOP)): path for path in modules()}
+    files.update({str(path.relative_to(TOP)): path for path in TOP.glob('tests/lab/*.[ch]')})
+    files.update({'LICENSE': TOP / 'LICENSE', 'tests/lab/probe': images.probe()})
+    files.update(qemu() if with_qemu else {})
+    found = {name: (0o755 if path.stat().st_mode & 0o100 else 0o644, path.read_bytes())
+             for name, path in files.items()}
+    found['README'] = (0o644, README.format(qemu=OURS if with_qemu else '').encode())
+    if with_qemu:
+        found['qemu/qemu-system-ppc64'] = (0o755, LAUNCHER.encode())
+    return found
+
+
+def make(with_qemu):
+    """Pack the kit; its path."""
+    output = BUILD / f'{NAME}{"-qemu" if with_qemu else ""}.tar.gz'
+    half = output.with_suffix('.part')
+    # the same bytes for the same commit
+    stamp = int(run(['git', '-C', str(TOP), 'log', '-1', '--format=%ct']))
+    with gzip.GzipFile(half, 'wb', mtime=stamp) as packed, tarfile.open(fileobj=packed, mode='w') as archive:
+        for name, (mode, data) in sorted(contents(with_qemu).items()):
+            member = tarfile.TarInfo(f'{NAME}/{name}')
+            member.mode, member.size, member.mtime = mode, len(data), stamp
+            archive.addfile(member, io.BytesIO(data))
+    half.rename(output)
+    return output

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Linters and strict compilers on all that is ours.  Prints TAP.
+
+setup.cfg and clang-tidy beside this say what they let pass, and why.
+"""
+
+import concurrent.futures
+import functools
+import json
+import re
+import shlex
+import subprocess
+
+from lib import bases, binaries
+from lib.builds import in_build
+from lib.command import main, no_options
+from lib.git import BASE_REF, Tree
+from lib.relink import GCC_ONLY, JOBS, SOURCE
+from lib.system import TOP, Error, run
+from lib.tap import Skip, point, report
+
+CROSS_GCC = 'powerpc64le-linux-gnu-gcc'
+# Debian's package, where the tool's name is not its own
+PACKAGES = {CROSS_GCC: 'gcc-powerpc64le-linux-gnu'}
+
+HERE = 'tests/lint'
+SETUP = f'{HERE}/setup.cfg'
+
+PYTHON = re.compile(rb'#!.*\bpython3?\b')
+SHELL = re.compile(rb'#!.*/(ba|da)?sh\b')
+
+STRICT = ('-Wall', '-Wextra', '-Werror')
+# callbacks have parameters that not all use
+CALLBACKS = ['-Wno-unused-parameter']
+# ... QEMU's configure chose warnings for gcc
+NOT_GCC = ['-Wno-unknown-warning-option']
+# ... and its headers compare int with size_t
+QEMU = [*CALLBACKS, *NOT_GCC, '-Wno-sign-compare']
+
+CPPCHECK = ['cppcheck', '--quiet', '--error-exitcode=1', '--enable=warning,portability,performance', '--std=c11',
+            '--platform=unix64', '--library=posix,gtk', '--inline-suppr', '--force', '-I.', '-Iinclude', '-Itests/shim',
+            # its description of GLib lacks this one, and it knows no variable that names its register
+            '-Dg_assert_cmphex(a,op,b)=g_assert((a) op (b))', '-D__asm__(text)=',
+            # readdir_r() is deprecated, g_assert_cmpstr() calls g_strcmp0(), and the last is no finding
+            *(f'--suppress={name}' for name in (
+                'readdirCalled', 'assertWithSideEffect', 'normalCheckLevelMaxBranches'))]
+
+# {tool: its options} for the machine here, and for programs of the two byte orders
+HOST = {'gcc': [], 'clang': [], 'clang-tidy': []}
+LITTLE = {CROSS_GCC: [], 'clang': ['--target=powerpc64le-linux-gnu'], 'clang-tidy': ['--target=powerpc64le-linux-gnu']}
+BIG = {CROSS_GCC: ['-mbig'], 'clang': ['--target=powerpc64-linux-gnu'], 'clang-tidy': ['--target=powerpc64-linux-gnu']}
+# What builds without a QEMU tree: sources, tools, options of all, libraries
+ALONE = (
+    (('tests/unit/test-ppc-host-compat.c', 'target/ppc/host-compat.c'), HOST,
+     ['-std=gnu11', '-O2', '-I.', '-Itests/shim', *CALLBACKS], ('glib-2.0',)),
+    (('tests/asan/*.c',), HOST, ['-std=gnu11', '-O2', '-I.', '-Itests/asan/shim', *CALLBACKS], ('glib-2.0',)),
+    (('tests/kvmsim/*.c', 'tests/lab/*.c'), LITTLE, ['-std=gnu11', '-O2', '-fPIC', *CALLBACKS], ()),
+    (('tests/hcall/*.c',), BIG,
+     ['-std=gnu11', '-O1', '-mcpu=power8', '-mno-altivec', '-mno-vsx', '-ffreestanding', '-fno-pic'], ()),
+)
+# {QEMU's build: the tools for its files}
+IN_QEMU = {'kvm': LITTLE, 'tcg': HOST}
+
+
+def ours(*patterns):
+    """Our tracked files, as git matches PATTERNS."""
+    return [name for name in Tree(TOP).git('ls-files', '--', *patterns).splitlines() if (TOP / name).is_file()]
+
+
+def scripts(shebang, *suffixes):
+    """Our tracked files that begin with SHEBANG or end in one of SUFFIXES."""
+    return [name for name in ours() if name.endswith(suffixes) or shebang.match((TOP / name).read_bytes()[:80])]
+
+
+def passes(command, cwd=TOP):
+    """COMMAND finds nothing; what it finds is the error."""
+    try:
+        done = subprocess.run(command, cwd=cwd, check=False, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except FileNotFoundError:
+        raise Error(f'{command[0]} is not installed: run ./configure, or install the Debian package '
+                    f'{PACKAGES.get(command[0], command[0])}') from None
+    if done.returncode:
+        raise Error((done.stdout + done.stderr).strip() or f'{command[0]} exits with {done.returncode}')
+
+
+def compiling(tool, options, source, strict=STRICT):
+    if tool == 'clang-tidy':
+        return [tool, '--quiet', f'--config-file={TOP / HERE}/clang-tidy', source, '--', *options]
+    return [tool, '-c', '-o', '/dev/null', *strict, *options, source]
+
+
+@functools.cache
+def library_options(names):
+    return shlex.split(run(['pkg-config', '--cflags', *names])) if names else []
+
+
+def check_alone(tool, options, libraries, source):
+    passes(compiling(tool, [*options, *library_options(libraries)], source))
+
+
+@functools.cache
+def qemu_options(build):
+    """{source: gcc's options} of the configured QEMU, those of the 64-bit target."""
+    found = {}
+    for entry in json.loads((build / 'compile_commands.json').read_text()):
+        if 'libqemu-ppc-softmmu' not in entry['output']:
+            options = shlex.split(entry['command'].removeprefix('ccache '))[1:]
+            found[entry['file']] = options[:options.index('-MD')]
+    return found
+
+
+def check_in_qemu(build, tool, own, name):
+    """TOOL finds nothing in NAME as BUILD of the grafted tree has it; QEMU's own code is as strict as QEMU."""
+    options = [option for option in qemu_options(build)[SOURCE + name]
+               if tool.endswith('gcc') or not option.startswith(GCC_ONLY)]
+    strict, more = (STRICT, QEMU) if ours(name) else (STRICT[-1:], NOT_GCC)
+    passes(compiling(tool, [*options, *more, *own], SOURCE + name, strict), build)
+
+
+def check_built(names):
+    """QEMU builds each of NAMES in one of its builds."""
+    lost = [name for name in names if not any(SOURCE + name in qemu_options(bases.home() / build) for build in IN_QEMU)]
+    if lost:
+        raise Error(f'QEMU does not build {", ".join(lost)}: add it to the meson.build beside it, in series/')
+
+
+def symbols(kind, objects):
+    """The symbols of OBJECTS that are undefined, or defined."""
+    return set(run(['powerpc64le-linux-gnu-nm', f'--{kind}-only', '--format=just-symbols', *map(str, objects)]).split())
+
+
+def check_32_bit(names):
+    """The 32-bit target, which has target/ppc/kvm.c, too, has all that the series' files there use."""
+    place = bases.home() / 'kvm'
+    outputs = {target: [entry['output'] for entry in json.loads((place / 'compile_commands.json').read_text())
+                        if f'lib{target}-' in entry['output'] and entry['file'].removeprefix(SOURCE) in names]
+               for target in ('qemu-ppc', 'qemu-ppc64')}
+    with binaries.building(place):
+        in_build(['ninja', '-C', place, *outputs['qemu-ppc']])
+    here, there = ([place / output for output in outputs[target]] for target in ('qemu-ppc', 'qemu-ppc64'))
+    lost = symbols('undefined', here) & symbols('defined', there) - symbols('defined', here)
+    if lost:
+        raise Error(f'the 32-bit target does not link: it lacks {", ".join(sorted(lost))}')
+
+
+def not_configured():
+    raise Skip('no QEMU is configured: run make kvm tcg')
+
+
+def checks_in_qemu():
+    """The same for what the series adds to QEMU and changes there."""
+    if not all((bases.home() / build / 'compile_commands.json').exists() for build in IN_QEMU):
+        yield 'in QEMU', not_configured
+        return
+    names = Tree(bases.home() / 'src').git('diff', '--name-only', BASE_REF, 'HEAD', '--', '*.c').split()
+    names = [name for name in names if name not in ALONE[0][0]]
+    yield f'in QEMU: {len(names)} files are built', check_built, names
+    yield 'in QEMU: the 32-bit target links', check_32_bit, names
+    for build, tools in IN_QEMU.items():
+        place = bases.home() / build
+        for name in (name for name in names if SOURCE + name in qemu_options(place)):
+            # what clang-tidy says of QEMU's own code is not ours to fix
+            for tool in (tool for tool in tools if tool != 'clang-tidy' or ours(name)):
+                yield f'{tool}, in QEMU ({build}): {name}', check_in_qemu, place, tool, tools[tool], name
+
+
+def checks():
+    """(what is checked, function, its arguments...)"""
+    shell, python, c = scripts(SHELL, '.sh'), scripts(PYTHON, '.py'), ours('*.c')
+    for words, sources in ((['shellcheck'], shell), (['flake8', f'--config={SETUP}'], python),
+                           (['pylint', f'--rcfile={SETUP}'], python), (['codespell', f'--config={SETUP}'], ours()),
+                           (CPPCHECK, c)):
+        yield f'{words[0]}: {len(sources)} files', passes, [*words, *sources]
+    for patterns, tools, options, libraries in ALONE:
+        for source in ours(*patterns):
+            for tool, own in tools.items():
+                yield f'{tool}: {source}', check_alone, tool, [*own, *options], libraries, source
+    yield from checks_in_qemu()
+
+
+def check():
+    no_options(__doc__)
+    table = list(checks())
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        return report(pool.map(lambda row: point(*row), table), len(table))['failed'] > 0
+
+
+if __name__ == '__main__':
+    main(check)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Build the series on every base, and let QEMU's own tests compare it with the base itself.
+
+Prints a line for each base: what applies and builds, and which of check-unit
+and qtest-ppc64 fail, with the series and without.  A base that cannot be had
+is said so, and is no failure, unless no base could be had at all.
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+
+from lib import bases, binaries, roots
+from lib.builds import COMMON, TARGETS, TCG, configure, in_build
+from lib.command import Parser, main
+from lib.debian import Suite
+from lib.git import BASE_REF, Tree, worktree
+from lib.system import BUILD, TOP, Error, locked, say
+
+# The releases that there should be a base of, and the suite that can have it
+RELEASES = {'10.0': 'trixie', '10.2': 'sid', '11.': 'sid'}
+SUITES = ('unit', 'qtest-ppc64')
+# Without their ROMs most of qtest-ppc64 fails before a machine starts, on both sides alike
+FIRMWARE = ['qemu-system-data', 'seabios', 'ipxe-qemu']
+FIRMWARE_FOLDERS = ('usr/share/qemu', 'usr/share/seabios')
+
+# All devices, as QEMU's own tests expect them
+TESTED = [option for option in COMMON if 'devices' not in option] + TCG
+
+
+def add_firmware(build):
+    """Give BUILD's programs the firmware that its machines and cards ask for."""
+    place = build / 'qemu-bundle/usr/local/share/qemu'
+    place.mkdir(parents=True, exist_ok=True)
+    root = Suite(roots.EMULATOR_SUITE, 'amd64').root(BUILD / 'roots/firmware', FIRMWARE, closure=False)
+    for source in (file for folder in FIRMWARE_FOLDERS for file in (root / folder).iterdir()):
+        if source.is_file() and not (place / source.name).exists():
+            shutil.copyfile(source, place / source.name)
+
+
+def results(home):
+    """{test: how it ended} of QEMU's own tests in HOME's tree."""
+    configure('tests', TESTED, {}, home)
+    build = home / 'tests'
+    add_firmware(build)
+    log = build / 'meson-logs/testlog.json'
+    log.unlink(missing_ok=True)
+    try:
+        in_build([sys.executable, '-m', 'mesonbuild.mesonmain', 'test', '-C', build, '--num-processes', '2',
+                  '--timeout-multiplier', '4', *(word for suite in SUITES for word in ('--suite', suite))])
+    except Error:
+        # tests that fail are counted below; a build that failed has no log
+        if not log.exists():
+            raise
+    return {test['name']: test['result'] for test in map(json.loads, log.read_text().splitlines())}
+
+
+def compare(ours, theirs):
+    """What is worse with the series: an error; else the words for the line."""
+    def failed(found):
+        return {name for name, result in found.items() if result not in ('OK', 'SKIP', 'EXPECTEDFAIL')}
+    worse = failed(ours) - failed(theirs) | {name for name in theirs if name not in ours}
+    if worse:
+        raise Error('fail with the series only: ' + ', '.join(sorted(worse)))
+    both = ', '.join(sorted(name.split('/')[-1].strip() for name in failed(ours))) or 'none'
+    return f'{len(ours) - len(failed(ours))} of {len(ours)} of QEMU\'s own tests pass, ' \
+        f'{len(theirs) - len(failed(theirs))} of {len(theirs)} without it (fail on both: {both})'
+
+
+def check(base):
+    """The words for BASE's line."""
+    in_build([TOP / 'scripts/prepare', base])
+    for name, targets in TARGETS.items():
+        say(f'{base}: building {name}')
+        with binaries.building(bases.home() / name):
+            in_build(['ninja', '-C', bases.home() / name, *targets])
+    tree, place = Tree(bases.home() / 'src'), bases.home() / 'unpatched'
+    say(f"{base}: QEMU's own tests, with the series")
+    ours = results(bases.home())
+    say(f"{base}: QEMU's own tests, without it")
+    worktree(tree, place / 'src', tree.tip(BASE_REF))
+    return f'applies, builds (kvm, tcg), {compare(ours, results(place))}'
+
+
+def version():
+    """QEMU's own name of the base, None where there is none."""
+    path = bases.home() / 'src/VERSION'
+    return path.read_text().strip() if path.exists() else None
+
+
+def not_had(release, suite, tried):
+    """Why no base was RELEASE: what the mirror lists and serves for SUITE, of which TRIED was built."""
+    with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
+        try:
+            mirror = Suite(suite, 'amd64')
+            served = mirror.source('qemu', scratch).name.split('_')[1].removesuffix('.dsc')
+            words = f'the mirror lists {mirror.source_versions("qemu")[0]} for {suite} and serves {served}'
+        except Error as e:
+            served, words = '', str(e)
+    if tried and served.startswith(release):
+        words += f', but build/{suite} holds {tried}: remove it and run again'
+    return f'not to be had: QEMU {release.rstrip(".")}: {words}'
+
+
+def check_all():
+    parser = Parser(description=__doc__)
+    parser.add_argument('bases', nargs='*', metavar='BASE', help='trixie, sid, or the path of a QEMU checkout')
+    args = parser.parse_args()
+    failed, versions = 0, {}
+    for base in args.bases or bases.SUITES:
+        os.environ['BASE'] = base
+        try:
+            with locked('check-bases'):
+                words = check(base)
+            print(f'ok: {base}: QEMU {version()}: {words}', flush=True)
+        except (Error, OSError) as e:
+            missing = base in bases.SUITES and not version()
+            failed += not missing
+            print(f'not to be had: {base}: {e}' if missing else f'FAILED: {base}: QEMU {version()}: {e}', flush=True)
+        versions[base] = version() or ''
+    for release, suite in {} if args.bases else RELEASES.items():
+        if not versions[suite].startswith(release):
+            print(not_had(release, suite, versions[suite]))
+    return failed > 0 or not any(versions.values())
+
+
+if __name__ == '__main__':
+    main(check_all)

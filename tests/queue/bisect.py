@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Build every commit of the series by itself, both ways, and run its unit tests.
+
+A commit fails, too, where it brings a function that nothing in its own tree
+uses.  Works in a tree of its own, build/BASE/bisect, so that the builds of the
+whole series stay as they are.  Prints TAP.
+"""
+
+import re
+
+from lib import bases
+from lib.builds import build_commit, prepared
+from lib.command import main, no_options
+from lib.git import BASE_REF, Tree, worktree
+from lib.grafting import graft
+from lib.system import Error, locked, say
+from lib.tap import point, report
+
+# The compiler sees those that are static
+UNUSED = '--extra-cflags=-Werror=unused-function'
+# What is no code: characters, strings, comments
+NO_CODE = re.compile(r"""'(?:\\.|[^'\\\n])+'|"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/""", re.S)
+# The first line of a definition or declaration begins at its margin, as QEMU's style has it
+HEAD = r'[A-Za-z_][\w \t*]*[ \t*](%s)\s*\([^;{}]*\)[^;{}()]*[;{]'
+SHARED = re.compile(r'^(?!static\b|typedef\b)' + HEAD % r'\w+', re.M)
+
+
+def code(tree, commit, name):
+    """A file without what is no code; nothing where there is no such file."""
+    return NO_CODE.sub(' ', tree.git('show', f'{commit}:{name}', check=False).stdout)
+
+
+def unused(tree, commit):
+    """The functions for other files that COMMIT adds and nothing in its tree calls or tests."""
+    sides = (f'{commit}^', commit)
+    names = tree.git('diff-tree', '-r', '--name-only', '--no-renames', *sides, '--', '*.c', '*.h').split()
+    before, after = ({function for name in names for function in SHARED.findall(code(tree, side, name))}
+                     for side in sides)
+    for function in sorted(after - before - {'main'}):
+        found = tree.git('grep', '-l', '-w', function, commit, '--', '*.c', '*.h', '*.inc').split()
+        declared = re.compile('^' + HEAD % function, re.M)
+        texts = (declared.sub('', code(tree, *where.split(':', 1))) for where in found)
+        if not any(re.search(rf'\b{function}\b', text) for text in texts):
+            yield function
+
+
+def check(tree, copy, commit):
+    """COMMIT of TREE builds, where COPY is put."""
+    lonely = ', '.join(unused(tree, commit))
+    if lonely:
+        raise Error(f'nothing in its tree uses {lonely}: bring it with its first use')
+    worktree(tree, copy.path, commit)
+    build_commit(copy)
+
+
+def check_all():
+    no_options(__doc__)
+    with locked('bisect'):
+        graft(bases.chosen())
+        tree = Tree(bases.home() / 'src')
+        commits = tree.git('rev-list', '--reverse', f'{BASE_REF}..HEAD').split()
+        copy = prepared(tree, bases.home() / 'bisect', commits[0], UNUSED)
+
+        def checked(commit):
+            subject = tree.git('show', '-s', '--format=%s', commit).strip()
+            say(subject)
+            return point(subject, check, tree, copy, commit)
+        return report(map(checked, commits), len(commits))['failed'] > 0
+
+
+if __name__ == '__main__':
+    main(check_all)

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Check the topics of series/ on the grafted base.  Prints TAP."""
+
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+
+from lib import bases
+from lib.command import Parser, main
+from lib.debian import Suite
+from lib.git import BASE_REF, BRANCH, LAID_REF, Tree, clone, identity
+from lib.laying import UPSTREAM, functions, has_upstream, lay, lay_topic, says, still_adds
+from lib.mails import write_mails
+from lib.queue import SERIES, entries, queue
+from lib.refresh import copied, refresh
+from lib.system import BUILD, TOP, Error
+from lib.tap import Skip, point, report
+
+MAX_CONTEXT = 3
+# checkpatch: a header update by hand and a new file, both of which we want
+KNOWN_WARNINGS = ('added, moved or deleted file(s), does MAINTAINERS need updating?',
+                  'imported from Linux, are you using scripts/update-linux-headers.sh?')
+COVER = 'Subject: s\nNeeds: {}\n\nText.\n'
+ENTRY = 'Subject: {}\nCarries: {}\n\nBecause.\n---\n'
+# {what is wrong: (the files of series/ that make it so, what is said of it)}; one and two are topics in this order
+FAULTS = {
+    'a circle': ({'{one}/cover.txt': COVER.format('{two}'), '{two}/cover.txt': COVER.format('{one}')}, 'in a circle'),
+    'a need that is not a topic': ({'{two}/cover.txt': COVER.format('nobody')}, 'nobody is not a topic'),
+    'a subject in two topics': ({'{one}/0098-x.patch': ENTRY.format('the same', ''),
+                                 '{two}/0099-y.patch': ENTRY.format('the same', '')}, 'the subject "the same"'),
+    'a name in two topics': ({'{one}/0098-same.patch': ENTRY.format('x', ''),
+                              '{two}/0099-same.patch': ENTRY.format('y', '')}, 'the name same.patch'),
+    'a file carried twice': ({'{one}/0098-x.patch': ENTRY.format('x', 'hw/ppc/same.c'),
+                              '{two}/0099-y.patch': ENTRY.format('y', 'hw/ppc/same.c')}, 'file hw/ppc/same.c'),
+    'an entry outside of topics': ({'0001-lost.patch': ENTRY.format('lost', '')}, 'is in no topic'),
+    'a topic without cover letter': ({'{two}/cover.txt': None}, 'has no cover.txt'),
+    'a topic without entries': ({'{two}/*.patch': None}, 'has no entry'),
+}
+EDIT = '/* edited */'
+INTERFACE = r'#define\s+(KVM_(?:CAP_)?PPC_(?:GET_)?COMPAT_CAP\w*)\s+([^/\n]+)'
+
+
+def check_text(path, fields, text):
+    head = path.read_text().partition('\n\n')[0]
+    for field in (*fields, 'SPDX-License-Identifier'):
+        if f'{field}:' not in head:
+            raise Error(f'no {field}: header')
+    for line in text.splitlines():
+        if len(line) > 76:
+            raise Error(f'a line is longer than 76 characters: {line}')
+
+
+def check_cover(topic):
+    """A cover letter says what the topic needs; the entries are numbered from 1."""
+    check_text(SERIES / topic.name / 'cover.txt', ('Subject', 'Needs'), f'{topic.subject}\n{topic.text}')
+    for number, entry in enumerate(topic.entries, 1):
+        if not entry.path.name.startswith(f'{number:04}-'):
+            raise Error(f'{entry.name} is number {number}: rename it, or run scripts/graft and scripts/graft refresh')
+
+
+def check_entry(entry):
+    """An entry states what it carries and why, with little context of the base's."""
+    check_text(entry.path, ('Subject', 'Carries'), entry.message)
+    for hunk in re.split(r'^@@ .*\n', entry.diff, flags=re.M)[1:]:
+        lines = re.split(r'^diff --git', hunk, flags=re.M)[0].splitlines()
+        kinds = ''.join(line[:1] for line in lines)
+        longest = max(map(len, re.findall(r'^ *| *$', kinds)))
+        if longest > MAX_CONTEXT:
+            raise Error(f'a hunk has {longest} lines of context on a side, {MAX_CONTEXT} is the most')
+
+
+def check_applies(tree, topics):
+    """The queue gives the grafted branch, every hunk where it belongs."""
+    if says(tree, lay(tree, tree.tip(BASE_REF), entries(topics.values()))) != says(tree, 'HEAD'):
+        raise Error('the grafted branch is not what series/ gives: run scripts/graft')
+
+
+def check_out(copy, commit, *names):
+    """Files of COPY at COMMIT: the folders of NAMES."""
+    copy.git('sparse-checkout', 'set', *sorted({str(pathlib.PurePath(name).parent) for name in names} - {'.'}))
+    copy.git('checkout', '-q', '-B', BRANCH, commit)
+
+
+def check_am(tree, below, tip, mails):
+    """git am of a topic's mails on what it needs gives its tree."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = clone(tree, pathlib.Path(scratch, 'qemu'))
+        check_out(copy, below, *tree.git('diff', '--name-only', below, tip).split())
+        copy.git('am', '-q', *map(str, mails[1:]), extra=identity())
+        if copy.git('rev-parse', 'HEAD^{tree}') != tree.git('rev-parse', f'{tip}^{{tree}}'):
+            raise Error('git am gives another tree than scripts/graft')
+
+
+def check_branch(tree):
+    """A checkout that has a branch of graft's name keeps it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = clone(tree, pathlib.Path(scratch, 'qemu'))
+        copy.git('checkout', '-q', 'HEAD', '--', 'target/ppc/compat.c')
+        tip = copy.git('commit-tree', '-m', 'mine', '-p', 'HEAD', 'HEAD^{tree}', extra=identity()).strip()
+        copy.git('update-ref', f'refs/heads/{BRANCH}', tip)
+        code, said = graft(BASE=str(copy.path))
+        if copy.tip(BRANCH) != tip or code != 1 or f'a branch {BRANCH} already' not in said:
+            raise Error(f'graft exits with {code} and says: {said}')
+
+
+def graft(*words, **env):
+    done = subprocess.run([TOP / 'scripts/graft', *words], env=dict(os.environ, **env), check=False,
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return done.returncode, done.stderr.strip()
+
+
+def check_unknown(topics):
+    """A topic that is not there: exit code 2 and a line with those that are."""
+    code, said = graft('--topic', f'nobody,{next(iter(topics))}')
+    if code != 2 or said != f'scripts/graft: nobody is not a topic: there are {", ".join(topics)}':
+        raise Error(f'graft exits with {code} and says: {said}')
+
+
+def check_fault(topics, spoiled, words):
+    """With the files SPOILT, None for those that are gone, the queue is not read, and one line has WORDS."""
+    one, two, *_ = topics
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = copied(SERIES, pathlib.Path(scratch))
+        for name, text in spoiled.items():
+            name = name.format(one=one, two=two)
+            for path in folder.glob(name) if text is None else ():
+                path.unlink()
+            if text is not None:
+                (folder / name).write_text(text.format(one=one, two=two))
+        try:
+            queue(folder)
+        except Error as e:
+            if words not in str(e) or '\n' in str(e):
+                raise Error(f'it is said to be "{e}"') from None
+            return
+    raise Error('it is not seen')
+
+
+def texts(root):
+    """{file: what is in it} of all below ROOT."""
+    return {str(path.relative_to(root)): path.read_text() for path in root.rglob('*') if path.is_file()}
+
+
+def files_of(entry):
+    return {*entry.carries, *re.findall(r'^\+\+\+ b/(.*)', entry.diff, re.M)}
+
+
+def check_refresh(tree, topics, name=None):
+    """An edit in NAME comes to the last entry that touches it, and nothing else changes."""
+    wanted = set()
+    with tempfile.TemporaryDirectory() as scratch:
+        root, copy = pathlib.Path(scratch, 'root'), clone(tree, pathlib.Path(scratch, 'qemu'))
+        folder, before = copied(SERIES, root), texts(root)
+        check_out(copy, LAID_REF, *filter(None, [name]))
+        if name:
+            owner = [entry for entry in entries(topics.values()) if name in files_of(entry)][-1]
+            wanted = {name if name in owner.carries else owner.name}
+            path = copy.path / name
+            path.write_text(f'{path.read_text()}{EDIT}\n')
+        refresh(copy, folder)
+        after = texts(root)
+    changed = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    if changed != wanted or not all(EDIT in after[name] for name in wanted):
+        raise Error(f'{", ".join(sorted(changed)) or "nothing"} changes instead of {", ".join(wanted) or "nothing"}')
+
+
+def check_upstream(tree, topics):
+    """A base that has the first entries, as upstream's own version would, and a file of the others."""
+    listed, there = entries(topics.values()), 3
+    base = lay(tree, tree.tip(BASE_REF), listed[:there])
+    if has_upstream(tree, base):
+        raise Error(f'{UPSTREAM} is in target/ppc/kvm.c already: the check has no base without it')
+    with tempfile.TemporaryDirectory() as scratch:
+        index = pathlib.Path(scratch, 'index')
+        tree.git('read-tree', base, index=index)
+        text = tree.show(base, 'target/ppc/kvm.c') + f'/* {UPSTREAM} */\n'
+        blob = tree.git('hash-object', '-w', '--stdin', data=text).strip()
+        tree.git('update-index', '--cacheinfo', f'100644,{blob},target/ppc/kvm.c', index=index)
+        other = [entry for entry in listed[there:] if entry.carries][-1]
+        name = other.carries[0]
+        tree.git('update-index', '--add', '--cacheinfo', f'100644,{blob},{name}', index=index)
+        new = tree.git('write-tree', index=index).strip()
+    base = tree.git('commit-tree', '-p', base, '-m', 'upstream', new, extra=identity()).strip()
+    behind = listed[listed.index(other) + 1:]
+    wrong = []
+    for number, (entry, said) in enumerate(still_adds(tree, base, listed)):
+        state = 'there' if number < there else 'adapt' if entry is other else 'adds'
+        # one that changes what the other brings cannot be told
+        if said != state and not (entry in behind and files_of(entry) & files_of(other)):
+            wrong.append(f'{entry.name} is said to be "{said}", not "{state}"')
+    if not has_upstream(tree, base) or wrong:
+        raise Error('; '.join(wrong) or 'upstream\'s version is not seen')
+
+
+def check_style(tree, mail):
+    """checkpatch of the base finds no error, and no warning that is not known."""
+    done = subprocess.run(['perl', 'scripts/checkpatch.pl', '--no-color', mail], cwd=tree.path, check=False,
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    found = [line for line in done.stdout.splitlines() if re.match('(ERROR|WARNING): ', line)
+             and not any(known in line for known in KNOWN_WARNINGS)]
+    if found or not done.stdout.strip():
+        raise Error('; '.join(found) or done.stderr.strip() or 'checkpatch said nothing')
+
+
+def interface(*files):
+    text = '\n'.join(path.read_text() for path in files)
+    text = re.sub(r'\\\n', '', text)
+    found = {name: ' '.join(value.split()) for name, value in re.findall(INTERFACE, text)}
+    return found, re.search(r'struct kvm_ppc_compat_caps \{(.*?)\}', text, re.S)
+
+
+def check_headers(tree):
+    """Our linux-headers say what the kernel's own header says."""
+    kernel = Suite('experimental', 'ppc64el').root(BUILD / 'roots/linux-libc-dev', ['linux-libc-dev'],
+                                                   closure=False)
+    theirs, their_struct = interface(kernel / 'usr/include/linux/kvm.h',
+                                     kernel / 'usr/include/powerpc64le-linux-gnu/asm/kvm.h')
+    ours, our_struct = interface(tree.path / 'linux-headers/linux/kvm.h',
+                                 tree.path / 'linux-headers/asm-powerpc/kvm.h')
+    if not their_struct:
+        raise Skip('experimental has no header with the interface on this day')
+    fields = [re.findall(r'__u\d+\s+\w+', struct[1]) for struct in (our_struct, their_struct)]
+    if [' '.join(f.split()) for f in fields[0]] != [' '.join(f.split()) for f in fields[1]]:
+        raise Error('struct kvm_ppc_compat_caps differs from the kernel\'s')
+    for name, value in ours.items():
+        if theirs.get(name) != value:
+            raise Error(f'{name} is {value} here and {theirs.get(name)} in the kernel')
+
+
+def checks_of(tree, topics, topic, quick):
+    """The same for every topic."""
+    below, tip = lay_topic(tree, topics, topic.name)
+    mails = write_mails(tree, topic, (below, tip), BUILD / 'check/series' / topic.name)
+    yield f'{topic.name}: cover letter', check_cover, topic
+    for entry, mail in zip(topic.entries, mails[1:], strict=True):
+        yield f'{topic.name}/{entry.path.name}: form', check_entry, entry
+        yield f'{topic.name}/{entry.path.name}: checkpatch', check_style, tree, mail
+    if not quick:
+        yield f'{topic.name}: git am gives the same tree', check_am, tree, below, tip, mails
+
+
+def checks(tree, topics, quick):
+    """(what is checked, function, its arguments)"""
+    for topic in topics.values():
+        yield from checks_of(tree, topics, topic, quick)
+    yield 'the queue applies', check_applies, tree, topics
+    if quick:
+        return
+    yield 'a topic that is not there', check_unknown, topics
+    for name, fault in FAULTS.items():
+        yield f'the queue: {name}', check_fault, topics, *fault
+    yield 'refresh without an edit', check_refresh, tree, topics
+    listed = entries(topics.values())
+    hunks = [name for entry in listed for name in functions(entry.diff)]
+    carried = [name for entry in listed for name in entry.carries if name.endswith('.c')]
+    for name in max(hunks, key=hunks.count), carried[0]:
+        yield f'refresh after an edit of {name}', check_refresh, tree, topics, name
+    yield 'a branch of the same name is kept', check_branch, tree
+    yield "a base with upstream's own version is seen", check_upstream, tree, topics
+    yield "the kernel's own header agrees", check_headers, tree
+
+
+def check():
+    parser = Parser(description=__doc__)
+    parser.add_argument('--quick', action='store_true', help='form, style, and that the queue applies')
+    table = list(checks(Tree(bases.home() / 'src'), queue(), parser.parse_args().quick))
+    return report((point(*row) for row in table), len(table))['failed'] > 0
+
+
+if __name__ == '__main__':
+    main(check)

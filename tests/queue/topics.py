@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Build and test each topic of series/ with only the topics that it needs.
+
+Works in a tree of its own, build/BASE/topics, so that the builds of the whole
+series stay as they are.  Prints a line for each topic.  Debian's QEMU, the
+control of the scenarios, is not run here but by make check.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+from lib import bases
+from lib.builds import build_commit, prepared
+from lib.command import Parser, main
+from lib.git import Tree
+from lib.grafting import graft
+from lib.laying import lay_topic
+from lib.queue import asked, queue
+from lib.system import TOP, Error, locked, say
+
+# What a topic may add to QEMU's own folders of C: the core stays as small as its job
+LIMITS = {'host-compat': 550}
+C_FILES = [f'{folder}/*.{kind}' for folder in ('hw', 'include', 'target') for kind in 'ch']
+# {what a topic's tests are called: their command, its line for one that passed, and for one that failed}
+TESTS = {
+    'scenarios': (['scripts/kvmsim', 'suite', '--qemu', 'patched'],
+                  r'^\S.* patched passed; ', r'^(\S+).* patched (?!passed)'),
+    'hcall cases': ([sys.executable, '-m', 'tests.hcall.check'], r'^ok ', r'^not ok \d+ - (.*)'),
+}
+# ... and how many of those that fail are named
+MOST = 5
+
+
+def lines_of_c(tree, below, tip):
+    rows = tree.git('diff-tree', '-r', '--numstat', '--no-renames', below, tip, '--', *C_FILES).splitlines()
+    return sum(int(row.split()[0]) for row in rows)
+
+
+def test(topic, what, builds):
+    """How many of the topic's tests of a kind pass on what is in BUILDS."""
+    words, passed, failed = TESTS[what]
+    done = subprocess.run([*words, '--topic', topic.name], cwd=TOP, check=False, text=True,
+                          env=dict(os.environ, QEMU_BUILDS=str(builds)), stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    bad, good = re.findall(failed, done.stdout, re.M), len(re.findall(passed, done.stdout, re.M))
+    if done.returncode or bad:
+        say('\n'.join(line for line in (done.stdout + done.stderr).splitlines() if not re.match(passed, line)))
+        names = ', '.join(bad[:MOST]) + ', ...' * (len(bad) > MOST)
+        raise Error(f'{len(bad)} of {len(bad) + good} {what} fail ({names})' if bad else
+                    f'{words[-1]} exits with {done.returncode}')
+    return good
+
+
+def check(tree, topics, topic):
+    """The words for a topic's line; all that is wrong with it is the error."""
+    below, tip = lay_topic(tree, topics, topic.name)
+    copy = prepared(tree, bases.home() / 'topics', tip)
+    lines, limit = lines_of_c(tree, below, tip), LIMITS.get(topic.name)
+    count = len(topic.entries)
+    words = [f'{count} commit{"s" * (count > 1)}', f'{lines} lines of C', build_commit(copy)]
+    wrong = [f'{lines} lines of C, {limit} is the most'] if limit and lines > limit else []
+    for what in TESTS:
+        say(f'{topic.name}: {what}')
+        try:
+            passed = test(topic, what, copy.path.parent)
+            words += [f'{passed} {what}'] if passed else []
+        except Error as e:
+            wrong.append(str(e))
+    if wrong:
+        raise Error('; '.join(wrong))
+    return ', '.join(words)
+
+
+def check_all():
+    parser = Parser(description=__doc__)
+    parser.add_argument('--topic', metavar='NAME', help='this one instead of all')
+    topics = queue()
+    wanted, failed = asked(topics, parser.parse_args().topic), 0
+    with locked('topics'):
+        graft(bases.chosen())
+        for topic in wanted:
+            say(topic.name)
+            try:
+                print(f'ok {topic.name}: {check(Tree(bases.home() / "src"), topics, topic)}', flush=True)
+            except Error as e:
+                failed += 1
+                print(f'not ok {topic.name}: {" / ".join(str(e).splitlines())}', flush=True)
+    return failed > 0
+
+
+if __name__ == '__main__':
+    main(check_all)
