@@ -11,7 +11,9 @@ import subprocess
 import tempfile
 
 from lib.command import Parser, main
-from tests.kvmsim import fuzz, power
+from tests.kvmsim import power
+from tests.kvmsim.chance import MODES, generate, stanza
+from tests.kvmsim.judge import judge
 from tests.kvmsim.machine import write_device_tree
 from tests.kvmsim.scenario import parse
 
@@ -41,7 +43,7 @@ def line_of(settings, limit, root):
 
 
 def expected(settings, limit):
-    host = fuzz.judge(settings)
+    host = judge(settings)
     if limit and host.modes and limit not in host.modes:
         return 'refused'
     bits = sum(power.CAPS[power.mode_name(mode)] for mode in host.modes or ())
@@ -56,14 +58,14 @@ def check():
     with tempfile.TemporaryDirectory(prefix='hosts-') as home:
         for seed in range(HOSTS):
             rng = random.Random(seed)
-            text, _ = fuzz.generate(seed)
-            settings = next(iter(parse('random', fuzz.stanza(text, ['cont'])).values())).source
+            text, _ = generate(seed)
+            settings = next(iter(parse('random', stanza(text, ['cont'])).values())).source
             if settings['kvm'] == 'pr':
                 continue
             root = pathlib.Path(home, str(seed))
             write_device_tree(root, settings)
             spoil(rng, root / 'proc/device-tree/cpus')
-            limit = rng.choice((0, 0, *(power.MODES[name] for name in fuzz.MODES)))
+            limit = rng.choice((0, 0, *(power.MODES[name] for name in MODES)))
             asked.append(line_of(settings, limit, root))
             wanted.append(expected(settings, limit))
             seeds.append(seed)

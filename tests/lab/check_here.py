@@ -18,6 +18,7 @@ from lib.debian import Suite
 from lib.system import BUILD, TOP, Error, run
 from lib.tap import Point, report
 from tests.lab import here, images, stack
+from tests.lab.commands import POWERNV_GUEST
 
 PYTHON = 'python3.13'
 PYTHON_PACKAGES = [f'{PYTHON}-minimal', f'lib{PYTHON}-minimal', f'lib{PYTHON}-stdlib', 'libc6', 'libexpat1', 'liblzma5',
@@ -78,7 +79,7 @@ def l1_initrd(kernel, qemu):
 def command(setup):
     """What L1's shell runs; nothing of it is printed before the end, where no guest makes the kernel say something."""
     # SLOF takes half a minute in a guest of an emulated machine
-    machine = 'x-vof=on' + (stack.POWERNV_GUEST if setup['l0_stack'] else '')
+    machine = 'x-vof=on' + (POWERNV_GUEST if setup['l0_stack'] else '')
     words = shlex.join(['./host-kit/scripts/lab', 'here', '--qemu', 'host-kit/qemu/qemu-system-ppc64', '--other',
                         '/usr/bin/qemu-system-ppc64', '--l2-machine', machine, '--json'])
     return 'busybox ln -s vmlinux /boot/vmlinux-$(busybox uname -r); busybox tar xzf /kit.tar.gz -C /tmp; cd /tmp; ' \

@@ -23,6 +23,8 @@ from typing import NamedTuple
 from lib import binaries
 from lib.system import Error, run as tool
 from tests.lab import images, life, matrix, stack
+from tests.lab.commands import COMMAND_LINE, L1_PAGES, L2_WORK, MODES
+from tests.lab.guest import PLACES, Guest
 from tests.lab.page import STYLE
 
 HOME = pathlib.Path(__file__).resolve().parent
@@ -32,13 +34,13 @@ WIDTH = 76
 # Seconds for a stage of a guest's life; SLOF alone takes half a minute where KVM is nested in an emulator
 PATIENCE = 180
 QEMUS = ('qemu', 'other')
-MARKS = tuple(place[0] for place in stack.PLACES)
+MARKS = tuple(place[0] for place in PLACES)
 # The upper half of a PVR, and what KVM_PPC_GET_COMPAT_CAPS answers
 FAMILIES = {0x4b: 'power8', 0x4c: 'power8', 0x4d: 'power8', 0x4e: 'power9', 0x80: 'power10', 0x82: 'power11'}
 BITS = {'power9': 1 << 62, 'power10': 1 << 61, 'power11': 1 << 60}
 # Outcomes, as short as a table needs them; what QEMU said comes below it
 SHORT = {'kvm-run-failed': 'fails', 'guest-wide-elements': 'fails', 'hung': 'hangs', **{
-    mode: mode.replace('power', 'Power' if mode == 'power11' else 'POWER') for mode in stack.MODES}}
+    mode: mode.replace('power', 'Power' if mode == 'power11' else 'POWER') for mode in MODES}}
 
 
 class Row(NamedTuple):
@@ -156,7 +158,7 @@ class Host(stack.Stack):
             '-chardev', f'socket,id=qmp,fd={monitor}', '-mon', 'chardev=qmp,mode=control',
             '-blockdev', f'qcow2,node-name=disk,file.driver=file,file.filename={self.disk}',
             '-kernel', str(config.kernel), '-initrd', str(config.initrd),
-            '-append', stack.COMMAND_LINE + config.init, *extra]
+            '-append', COMMAND_LINE + config.init, *extra]
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=words, stderr=subprocess.STDOUT,
                                 pass_fds=[console, monitor], start_new_session=True)
 
@@ -243,8 +245,8 @@ def modes(host):
     own = host['mode']
     if not own or host['kvm_type'] == 'PR':
         return {}
-    number = stack.MODES.index(own)
-    older, newer = stack.MODES[1:number], stack.MODES[number + 1:]
+    number = MODES.index(own)
+    older, newer = MODES[1:number], MODES[number + 1:]
     if 'compat_caps' in host:
         older = [mode for mode in older if int(host['compat_caps'], 16) & BITS[mode]]
     elif host['api'] != 'v1' and not host['machine'].startswith('PowerNV'):
@@ -265,7 +267,7 @@ def taken(guest):
 def whole_life(config, row, folder, progress):
     """A guest's life under one QEMU; (the outcome and message of each line of ROW, what QEMU took)"""
     with Host(config, folder, progress) as host:
-        guest = stack.Guest(host)
+        guest = Guest(host)
         guest.start()
         took = taken(guest)
         with contextlib.suppress(stack.Timeout):
@@ -288,7 +290,7 @@ def measure(args, progress):
         host, kernel = look(probe), args.kernel or find_kernel()
         programs = {name: getattr(args, name) for name in QEMUS if getattr(args, name)}
         # without it a kernel with 4 KiB pages cannot give the 64 KiB that the machine has by default
-        machine = 'pseries' + (stack.L1_PAGES['4k'] if host['pages'] == 4096 else '') + \
+        machine = 'pseries' + (L1_PAGES['4k'] if host['pages'] == 4096 else '') + \
             (f',{args.l2_machine}' if args.l2_machine else '')
         result = {'host': host, 'kernel': str(kernel), 'machine': machine, 'rows': [], 'qemus': {
             name: {'path': str(path), 'version': tool([str(path), '--version']).splitlines()[0]}
@@ -299,7 +301,7 @@ def measure(args, progress):
                 def stage(text, options=lines[0]['options'], path=path):
                     progress(f'{path.name}, {options}: {text},')
                 config = Config(path, kernel, initrd, machine + (f',{row.machine}' if row.machine else ''), row.cpu,
-                                stack.L2_WORK if row.steps else '')
+                                L2_WORK if row.steps else '')
                 cells, took = whole_life(config, row, folder, stage)
                 result['qemus'][name].setdefault('took', took)
                 for line, cell in zip(lines, cells):

@@ -13,13 +13,15 @@ from typing import NamedTuple
 
 from lib import roots
 from tests.lab import images, life, matrix, stack
+from tests.lab.commands import APIS, COMMAND_LINE, HOSTS, MODES
+from tests.lab.guest import NOISE, Guest
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROGRAMS = ('usr/sbin/libvirtd', 'usr/bin/virsh', 'usr/lib/libvirt/libvirt_iohelper',
             'usr/lib/powerpc64le-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so')
 # CPUs that Debian's libvirt (11.3) has no model of
 UNKNOWN = ('power11',)
-# QEMU's words in the logs of both hosts, marked for stack.Guest
+# QEMU's words in the logs of both hosts, marked for Guest
 LOGS = '/one/var/log/libvirt/qemu/guest.log /two/var/log/libvirt/qemu/guest.log'
 WATCH = f'''tail -q -n +1 -F {LOGS} 2>/dev/null | sed -n \
 -e '/terminating on signal/d' -e 's/^[^ ]*Z \\(qemu-system\\)/qemu: \\1/p' -e 's/^error: kvm run failed/qemu: &/p' \
@@ -54,7 +56,7 @@ class Step(NamedTuple):
     shell: str = None
     # what must be seen instead where libvirt does not know the host's CPU
     unknown: str = ''
-    hosts: tuple = stack.HOSTS
+    hosts: tuple = HOSTS
     # where it is right under Debian's QEMU, too
     distro: str = UNLIMITED
 
@@ -121,7 +123,7 @@ class Row(NamedTuple):
 
 ROWS = [Row(host, compat, api, qemu) for host, compat in
         (('power11', 'power10'), ('power10', 'power9'), ('power11', 'none'), ('power10', 'none'))
-        for api in stack.APIS for qemu in matrix.QEMUS]
+        for api in APIS for qemu in matrix.QEMUS]
 # What make check runs: the host of the report under both, and one whose CPU libvirt knows
 SMOKE = [Row('power11', 'power10', 'v2', 'patched')]
 
@@ -141,16 +143,16 @@ def facts(config, l1):
     """What STEPS can name of this host."""
     limited = config.compat != 'none'
     mode = config.compat if limited else config.host
-    position = stack.MODES.index(mode)
-    modes = stack.MODES[1:position + 1]
+    position = MODES.index(mode)
+    modes = MODES[1:position + 1]
     found = {'mode': mode, 'modes': ','.join(f'"{name}"' for name in modes), 'names': ', '.join(modes),
              'source': 'kvm' if l1.get('compat_caps') else 'device-tree'}
     if limited:
         found['limit'] = mode
     if len(modes) > 1:
         found['below'] = modes[-2]
-    if mode != stack.MODES[-1]:
-        found['above'] = stack.MODES[position + 1]
+    if mode != MODES[-1]:
+        found['above'] = MODES[position + 1]
     return found
 
 
@@ -183,7 +185,7 @@ def typed(step):
     lines = [step.shell] if step.shell else []
     commands = step.virsh
     if step.cpu is not None:
-        changes = f's|@CPU@|{step.cpu}|; s|@MACHINE@|{step.machine}|; s|@COMMAND_LINE@|{stack.COMMAND_LINE}|'
+        changes = f's|@CPU@|{step.cpu}|; s|@MACHINE@|{step.machine}|; s|@COMMAND_LINE@|{COMMAND_LINE}|'
         lines.append(f'sed {shlex.quote(changes)} /libvirt/domain.xml >/run/domain.xml')
         lines.append(f'{{ {virsh("one", "destroy guest")} >/dev/null 2>&1 || true; }}')
         commands = ('define /run/domain.xml', 'start guest')
@@ -195,7 +197,7 @@ def typed(step):
 def plain(line):
     """LINE without the time and the warnings that QEMU has on any nested guest."""
     line = re.sub(r'\d{4}-[\d-]+T[\d:.]+Z qemu-system-\w+: ((-accel kvm: )?warning: .*)?', '', line).strip()
-    return '' if stack.NOISE.match(line) else line
+    return '' if NOISE.match(line) else line
 
 
 class User:
@@ -203,7 +205,7 @@ class User:
 
     def __init__(self, lab):
         self.lab, self.count, self.status, self.lines = lab, 0, None, []
-        self.guest = stack.Guest(lab)
+        self.guest = Guest(lab)
         lab.listeners.append(self)
 
     def take(self, name, text):

@@ -5,6 +5,8 @@ import contextlib
 import time
 
 from tests.lab import stack
+from tests.lab.commands import l0_version
+from tests.lab.guest import PLACES, Guest
 
 SNAPSHOT = 'lab'
 DOWNTIME_MS = 1000
@@ -43,9 +45,9 @@ def plugged(guest):
 
 def migrate(guest):
     """To a second QEMU in L1, which is the guest from then on."""
-    place, = set(stack.PLACES) - {guest.place}
+    place, = set(PLACES) - {guest.place}
     uri = f'unix:{guest.stack.sockets_folder}/migration'
-    target = stack.Guest(guest.stack, place, (*plugged(guest), '-incoming', 'defer'))
+    target = Guest(guest.stack, place, (*plugged(guest), '-incoming', 'defer'))
     target.start()
     target.ask('migrate-incoming', uri=uri)
     guest.ask('migrate-set-capabilities', capabilities=[{'capability': 'events', 'state': True}])
@@ -114,7 +116,7 @@ def boot(lab):
         raise stack.Broken(
             f'L1 was not up after {lab.config.timeout} seconds: give it more with --timeout') from None
     return {
-        'l0': {'qemu': stack.l0_version(lab.l0), 'machine': lab.config.l0_stack or 'pseries'},
+        'l0': {'qemu': l0_version(lab.l0), 'machine': lab.config.l0_stack or 'pseries'},
         'l1': {key: l1.get(key) for key in ('kernel', 'cpu', 'cpu_version', 'compat_caps')},
         'seconds': {'l1': round(time.monotonic() - lab.started, 1)},
     }
@@ -123,7 +125,7 @@ def boot(lab):
 def run_guest(lab, host):
     """Start L2 in L1, and end it; returns (the result as --json prints it, whether L1 can take another)."""
     started = time.monotonic()
-    guest = stack.Guest(lab)
+    guest = Guest(lab)
     guest.start()
     with contextlib.suppress(stack.Timeout):
         guest.until_up()

@@ -7,7 +7,8 @@ import re
 
 from lib.command import Parser
 from lib.system import Unknown
-from tests.lab import images, libvirt, life, stack
+from tests.lab import images, libvirt, life
+from tests.lab.commands import APIS, HOSTS, MODES, POWERNV
 
 
 def one_of(what, values):
@@ -44,7 +45,7 @@ def program(text):
 
 def settle(args):
     """What was not said, and what does not go together."""
-    cpu = stack.POWERNV.get(args.l0_stack)
+    cpu = POWERNV.get(args.l0_stack)
     only = {'host': cpu, 'api': 'v1', 'l0': 'distro'} if cpu else {}
     for name, value in only.items():
         if getattr(args, name) not in (None, value):
@@ -53,16 +54,16 @@ def settle(args):
     usual = {'host': 'power11', 'api': 'v2', 'l0': 'patched', 'timeout': 600 if cpu else 120, **only}
     for name, value in usual.items():
         setattr(args, name, getattr(args, name) or value)
-    if args.compat != 'none' and stack.MODES.index(args.compat) > stack.MODES.index(args.host):
-        modes = ', '.join(('none', *stack.MODES[:stack.MODES.index(args.host) + 1]))
+    if args.compat != 'none' and MODES.index(args.compat) > MODES.index(args.host):
+        modes = ', '.join(('none', *MODES[:MODES.index(args.host) + 1]))
         raise Unknown(f'a {args.host} has no mode {args.compat}: choose one of {modes}')
 
 
 def host_options(parser):
     """What names a host and the QEMU on it, and how a run is shown."""
-    parser.add_argument('--host', type=one_of('host', stack.HOSTS), help="L0's CPU, power11 unless said")
-    parser.add_argument('--compat', type=one_of('mode', ('none', *stack.MODES)), default='none', help="L1's mode")
-    parser.add_argument('--api', type=one_of('API', tuple(stack.APIS)), help='of nested KVM, v2 unless said')
+    parser.add_argument('--host', type=one_of('host', HOSTS), help="L0's CPU, power11 unless said")
+    parser.add_argument('--compat', type=one_of('mode', ('none', *MODES)), default='none', help="L1's mode")
+    parser.add_argument('--api', type=one_of('API', tuple(APIS)), help='of nested KVM, v2 unless said')
     parser.add_argument('--kernel', type=one_of('suite', images.SUITES), help="whose newest kernel L1 runs")
     parser.add_argument('--qemu', type=one_of('QEMU', ('patched', 'distro')), default='patched', help='that runs L2')
     parser.add_argument('--l1-smp', type=one_of('number of CPUs for L1', ('1', '2', '3', '4')), metavar='N',
@@ -74,7 +75,7 @@ def host_options(parser):
 def run_options(parser):
     """What names a run beyond its host."""
     parser.set_defaults(by=life, l1_memory='1G', l1_initrd=images.l1_initrd)
-    parser.add_argument('--l0-stack', type=one_of('machine', tuple(stack.POWERNV)), metavar='MACHINE',
+    parser.add_argument('--l0-stack', type=one_of('machine', tuple(POWERNV)), metavar='MACHINE',
                         help='Linux KVM HV as L0, on an emulated powernv10 or powernv11')
     parser.add_argument('--pages', type=one_of('page size', tuple(images.FLAVOURS)), default='4k',
                         help="page size of L1's kernel, 4k or 64k")

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which modes a host has, and a guest can have: worked out once more, and independently of QEMU."""
+
+import dataclasses
+import itertools
+import struct
+
+from tests.kvmsim import power
+from tests.kvmsim.chance import MODES, RECORDS
+
+POWER9 = power.MODES['power9']
+
+
+@dataclasses.dataclass
+class Host:
+    """What the design says of a host: its modes (None: not known), and whether they limit."""
+    cpu: int
+    pvr: int
+    modes: set | None
+
+    @property
+    def limited(self):
+        return bool(self.modes) and self.cpu not in self.modes
+
+    def allows(self, mode):
+        if mode == 0:
+            return not self.limited
+        # no CPU has power7+, and those before POWER9 are left to KVM
+        return (mode in power.MODES.values() and mode <= self.cpu and
+                (mode < POWER9 or not self.modes or mode in self.modes))
+
+    def newest(self):
+        return max(self.modes) if self.limited else 0
+
+    def shared(self, listed, limit):
+        """What a guest that lists these records can have: the newest mode (0: none), and whether raw."""
+        newest, raw = 0, False
+        for mask, pvr in listed:
+            if pvr & mask == self.pvr & mask:
+                raw = True
+            elif self.allows(pvr) and pvr > newest and (not limit or pvr <= limit):
+                newest = pvr
+        return newest, raw and not limit
+
+
+def records(data):
+    """The (mask, PVR) that CAS has to look at: up to one that cannot match, 512 at most."""
+    listed = struct.iter_unpack('>II', data[:8 * RECORDS].ljust(8 * RECORDS, b'\0'))
+    return [*itertools.takewhile(lambda record: not ~record[0] & record[1], listed)]
+
+
+def judge(settings):
+    """The host as QEMU has to see it, worked out once more and independently."""
+    own = power.MODES[settings['host']]
+    # the PVR's low half is one that no record has
+    host = Host(own, power.HOSTS[settings['host']] | 0xffff, None)
+    if settings['kvm'] == 'pr':
+        return host
+    modes, logical = set(), {power.MODES[name] for name in MODES}
+    if power.KERNELS[settings['kernel']][0] and not settings['caps-error']:
+        modes = {power.MODES[name] for name, bit in power.CAPS.items() if settings['caps'] & bit}
+    modes = {mode for mode in modes if mode <= own}
+    if not modes:
+        kinds = {'raw': power.HOSTS[settings['host']], 'absent': 0, 'truncated': 0, 'long': 0}
+        versions = {kinds.get(kind, kind) for kind in settings['device-tree']}
+        if len(versions) == 1 and versions <= logical:
+            modes = {mode for mode in logical if mode <= min(versions)}
+    host.modes = modes or None
+    return host

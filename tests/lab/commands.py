@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command lines of the QEMUs of a run: L0, L1 where L0 is Linux, and L2."""
+
+import re
+import shlex
+
+from lib import binaries, roots
+from lib.system import run as tool
+
+# What a raw L0 CPU reads as in L1 does not matter here: L0 is named by family.
+HOSTS = ('power9', 'power10', 'power11')
+MODES = ('power8', 'power9', 'power10', 'power11')
+APIS = {'v1': 'cap-nested-hv=on', 'v2': 'cap-nested-papr=on'}
+# The machines that Linux KVM HV runs on as L0, and their CPUs
+POWERNV = {'powernv10': 'power10', 'powernv11': 'power11'}
+# L1's /dev/hvc0 and on, and after its own those of Linux as L0; the last two
+# belong to the QEMU that L2 migrates to
+CONSOLES = ('l1', 'l2', 'qmp', 'l2-to', 'qmp-to')
+# Checking the kernel's own certificate takes half a second under TCG
+COMMAND_LINE = 'console=hvc0 quiet panic=-1 initcall_blacklist=load_system_certificate_list'
+# Under an unpatched L0, an L2 stands still as soon as L1 clears reference bits
+L0_NEEDS = {'distro': ' damon_stat.enabled=0', 'patched': ''}
+# What L2's init is told: a guest that goes through steps works meanwhile
+L2_WORK = ' -- work'
+# The firmware of an emulated PowerNV machine names no mitigation that KVM could pass on
+POWERNV_GUEST = ',cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off'
+# A kernel with 4 KiB pages cannot give the 64 KiB that the machine has by default
+L1_PAGES = {'4k': ',cap-hpt-max-page-size=4096', '64k': ''}
+L2_TRACE = 'spapr_cas_pvr'
+
+
+def l0_command(which):
+    """L0's QEMU: ours, or Debian's."""
+    root = roots.emulator_root()
+    if which == 'patched':
+        return [str(binaries.native_qemu()), '-L', str(root / 'usr/share/qemu')]
+    return roots.emulator_command(root)
+
+
+def l1_options(config, kernel, initrd):
+    """L1's QEMU, but for its accelerator and consoles."""
+    mode = '' if config.compat == 'none' else f',max-cpu-compat={config.compat}'
+    caps, cpu = (POWERNV_GUEST + L1_PAGES[config.pages], 'host') if config.l0_stack else ('', config.host)
+    return ['-nodefaults', '-no-user-config', '-display', 'none', '-smp', config.l1_smp,
+            '-m', config.l1_memory,
+            '-cpu', cpu, '-machine', f'pseries,{APIS[config.api]},x-vof=on{mode}{caps}', '-kernel', str(kernel),
+            '-initrd', str(initrd), '-append', COMMAND_LINE + L0_NEEDS[config.l0]]
+
+
+def powernv_command(config, kernel, initrd):
+    """The machine that Linux as L0 runs on, with its default PCI host bridges."""
+    root = roots.powernv_root(config.l0_stack)
+    return [*roots.emulator_command(root), '-machine', config.l0_stack, '-cpu', config.host, '-accel', 'tcg',
+            '-smp', '1', '-m', '4G', '-no-user-config', '-display', 'none', '-net', 'none', '-monitor', 'none',
+            '-kernel', str(kernel.vmlinux), '-initrd', str(initrd), '-append', COMMAND_LINE + L0_NEEDS[config.l0],
+            '-device', f'virtio-serial-pci,bus=pcie.0,max_ports={len(CONSOLES) + 1}']
+
+
+def pseries_console(name):
+    return ['-serial', f'chardev:{name}']
+
+
+def powernv_console(name):
+    return ['-serial', f'chardev:{name}'] if name == 'l0' else \
+        ['-device', f'virtconsole,chardev={name},nr={CONSOLES.index(name) + 1}']
+
+
+def l1_command(config):
+    """What the shell of Linux as L0 runs: L1's QEMU."""
+    words = ['qemu-system-ppc64', '-accel', 'kvm', '-L', '/usr/share/qemu',
+             *l1_options(config, '/l1/vmlinux', '/l1/initrd')]
+    for number, name in enumerate(CONSOLES, 1):
+        words += ['-chardev', f'serial,id={name},path=/dev/hvc{number}', '-serial', f'chardev:{name}']
+    return shlex.join(words)
+
+
+def cpus(config):
+    """-smp, with room for one more core where one is to be plugged."""
+    count, _, rest = config.smp.partition(',')
+    if 'hotplug' not in config.do or 'maxcpus' in rest:
+        return config.smp
+    threads = re.search(r'threads=(\d+)', rest)
+    return f'{config.smp},maxcpus={int(count) + int(threads[1] if threads else 1)}'
+
+
+def l2_command(config, console, monitor, extra):
+    machine = f'pseries,x-vof=on{L1_PAGES[config.pages]}{POWERNV_GUEST if config.l0_stack else ""}' + \
+        (f',{config.l2_machine}' if config.l2_machine else '')
+    words = [
+        'qemu-system-ppc64', '-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm',
+        '-machine', machine, '-cpu', config.l2_cpu, '-smp', cpus(config), '-m', '256M', '-L', '/usr/share/qemu',
+        '-chardev', f'serial,id=l2,path=/dev/hvc{CONSOLES.index(console)}', '-serial', 'chardev:l2',
+        '-chardev', f'serial,id=qmp,path=/dev/hvc{CONSOLES.index(monitor)}', '-mon', 'chardev=qmp,mode=control',
+        '-blockdev', 'qcow2,node-name=disk,file.driver=file,file.filename=/l2/disk',
+        '-trace', L2_TRACE, '-kernel', '/l2/vmlinux', '-initrd', '/l2/initrd',
+        '-append', COMMAND_LINE + (L2_WORK if config.do else ''), *extra]
+    return shlex.join(words)
+
+
+def l0_version(command):
+    """L0's QEMU, as it names itself."""
+    program = command[:command.index('-L')]
+    return tool([*program, '--version']).splitlines()[0]
