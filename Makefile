@@ -15,12 +15,13 @@ ninja = $(lib) ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check quick unit fuzz bench coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan \
+.PHONY: help hooks boot check quick unit fuzz bench coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan \
         check-bases check-hosts check-faults bisect-check check-topics check-docs docs series deb-source
 
 help:
 	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
 	@echo 'make check     all tests that a change has to pass (ONLY=PATTERN: those of such names)'
+	@echo 'make hooks     lint what changes at each git commit'
 	@echo 'make quick     before a commit: the queue, and the tests that reach the change'
 	@echo 'make matrix    every row of tests/lab/matrix.cfg; page in build/matrix.html'
 	@echo 'make libvirt   what libvirt makes of such hosts, step by step'
@@ -130,6 +131,13 @@ check: kvm tcg kvm-ubsan unit
 	@rm -f build/meson/meson-logs/testlog.json
 	@QEMU_BUILDS='$(abspath $(home))' $(meson) test -C build/meson --num-processes 2 $(if $(ONLY),'$(ONLY)'); ended=$$?; \
 	    $(lib) tally build/meson && exit $$ended
+
+# a hook of the caller's own stays
+hooks:
+	@hook=$$(git rev-parse --git-path hooks)/pre-commit; \
+	    [ ! -e "$$hook" ] || cmp -s tests/lint/pre-commit "$$hook" || \
+	    { echo "make hooks: $$hook is there already: move it away first" >&2; exit 1; }; \
+	    mkdir -p "$${hook%/*}" && cp tests/lint/pre-commit "$$hook" && echo "$$hook lints what a commit changes"
 
 clean:
 	rm -rf build

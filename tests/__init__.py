@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The tests, run from the top folder as python3 -m tests.hcall.check."""
 

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run "make boot" and "make check" on each release of Debian that they run on, from a bare system.
 

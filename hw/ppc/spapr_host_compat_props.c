@@ -1,6 +1,8 @@
 /*
  * Machine properties that show the CPU modes of the host
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

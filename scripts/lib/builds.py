@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How QEMU is configured: for ppc64le with KVM, for this machine with TCG."""
 

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A base with the series on it: a git tree with a branch, made from a source package or a checkout."""
 

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The tests of the series' C as functions: which lines each of them reaches, and whether it passes on some QEMU.
 

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A topic as mails: patches for git am, and a cover letter with the figures of the last runs."""
 

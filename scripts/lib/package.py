@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Debian's source package of QEMU with the series as quilt patches."""
 

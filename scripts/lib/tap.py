@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Results of checks: as TAP (the Test Anything Protocol), which meson reads, and as one line."""
 

@@ -1,6 +1,8 @@
 /*
  * Refusing, by name, a CPU mode that the host does not allow
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -5,6 +5,8 @@
  * a KVM host, its guests cannot have more than that mode, although the PVR
  * still reads as the newer processor.
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

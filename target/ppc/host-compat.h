@@ -1,6 +1,8 @@
 /*
  * The CPU compatibility modes that the host allows a guest
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -1,6 +1,8 @@
 /*
  * Asking KVM, or the host's device tree, for the host's CPU modes
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Random hosts for the C that asks for their CPU modes: what it finds out, and AddressSanitizer's word on it.
 

@@ -8,6 +8,8 @@
  *
  * The answer is its modes and what max-cpu-compat becomes, or "refused".
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

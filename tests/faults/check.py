@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Strike "make boot", graft and deb-source with faults half-way: the next run has to end right.
 

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A proxy between apt and the mirror that fails when it is told to."""
 

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Hold a tool of ours at the moment that a row of scripts/check-faults names.
 

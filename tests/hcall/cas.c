@@ -1,6 +1,8 @@
 /*
  * A partition of a few instructions that passes random lists to CAS
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * What it is told is the number that the lists begin with.

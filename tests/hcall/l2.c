@@ -1,6 +1,8 @@
 /*
  * A partition of a few instructions that runs a guest of even fewer
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * It reads the name of a case, enters the guest, and prints why the guest

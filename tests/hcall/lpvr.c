@@ -1,6 +1,8 @@
 /*
  * A partition of a few instructions that sets the logical PVR of a guest
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * For each value it makes one H_GUEST_SET_STATE call, reads the element

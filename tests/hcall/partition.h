@@ -1,6 +1,8 @@
 /*
  * What a partition of a few instructions needs to call its hypervisor
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * It stands where firmware would, big-endian, and has the first virtual

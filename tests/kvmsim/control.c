@@ -5,6 +5,8 @@
  * something, and ask what KVM has come to hold.  An answer begins with "ok"
  * or "no"; a line that begins with "event" answers nothing.
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which modes a host has, and a guest can have: worked out once more, and independently of QEMU."""
 

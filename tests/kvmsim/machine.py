@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One QEMU under user-mode emulation, on a simulated KVM, driven by QMP."""
 

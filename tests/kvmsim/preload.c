@@ -2,6 +2,8 @@
  * The calls of libc that the simulated /dev/kvm stands in front of, and the
  * table of the ioctls that it answers.
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The scenario files: reading them, and saying exactly where one is wrong."""
 

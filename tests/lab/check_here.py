@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What make host-kit packs, on an emulated POWER host that has Python and no more.
 

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The page of every row in matrix.cfg, without the half hour of runs.  Prints TAP."""
 

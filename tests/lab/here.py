@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The lab on a POWER machine that is a KVM host itself: no L0, no L1.
 

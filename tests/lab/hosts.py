@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Many runs: on as many hosts at a time as there are processors, with several guests on each."""
 

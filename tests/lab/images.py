@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What L1 and L2 boot: Debian's kernels, and an initramfs of what they need.
 

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One tarball with all that "scripts/lab here" needs on a POWER host."""
 

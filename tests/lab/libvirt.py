@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What libvirt makes of such a host: its daemon in L1, and what a user does with virsh.
 

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a run of the lab is told: the options of scripts/lab, and of the rows of a table."""
 

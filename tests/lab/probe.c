@@ -1,6 +1,8 @@
 /*
  * What a Linux on POWER sees of its CPU and its KVM; init of the guest
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * As process 1 of L2 it reports, then takes orders from its console, a line

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """README's table, from the results of make matrix: python3 -m tests.lab.readme build/matrix.json"""
 

@@ -5,6 +5,8 @@
  * it checks a few blocks and writes them anew, sleeps, so that it needs a timer
  * interrupt, and wakes its neighbor, which may be on another CPU.
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

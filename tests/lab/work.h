@@ -1,6 +1,8 @@
 /*
  * Work for a guest, which notices lost pages and lost interrupts
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

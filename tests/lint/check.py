@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Linters and strict compilers on all that is ours.  Prints TAP.
 
@@ -13,7 +14,7 @@ import subprocess
 
 from lib import bases, binaries
 from lib.builds import in_build
-from lib.command import main, no_options
+from lib.command import Parser, main
 from lib.git import BASE_REF, Tree
 from lib.relink import GCC_ONLY, JOBS, SOURCE
 from lib.system import TOP, Error, run
@@ -28,6 +29,11 @@ SETUP = f'{HERE}/setup.cfg'
 
 PYTHON = re.compile(rb'#!.*\bpython3?\b')
 SHELL = re.compile(rb'#!.*/(ba|da)?sh\b')
+
+LICENSE = 'SPDX-License-Identifier: GPL-2.0-or-later'
+COPYRIGHT = re.compile(r'Copyright \(c\) 20\d\d \w')
+# Lines at the top of a file that can have these
+HEAD = 16
 
 STRICT = ('-Wall', '-Wextra', '-Werror')
 # callbacks have parameters that not all use
@@ -70,6 +76,26 @@ def ours(*patterns):
 def scripts(shebang, *suffixes):
     """Our tracked files that begin with SHEBANG or end in one of SUFFIXES."""
     return [name for name in ours() if name.endswith(suffixes) or shebang.match((TOP / name).read_bytes()[:80])]
+
+
+def check_notices(code):
+    """Every file of ours names its license, and those that are CODE a copyright holder, as QEMU wants of new files."""
+    lost = []
+    for name in (name for name in ours() if name != 'LICENSE'):
+        head = '\n'.join((TOP / name).read_text().splitlines()[:HEAD])
+        lost += [f'{name} has no line "{LICENSE}"'] if LICENSE not in head else []
+        lost += [f'{name} has no line "Copyright (c) ..."'] if name in code and not COPYRIGHT.search(head) else []
+    if lost:
+        raise Error('\n'.join(lost))
+
+
+def check_maintainers():
+    """MAINTAINERS has every file that is in a folder, and nothing that is not there."""
+    patterns = re.findall(r'^F: (.*)', (TOP / 'MAINTAINERS').read_text(), re.M)
+    lost = [f'MAINTAINERS names {pattern}, which is not there' for pattern in patterns if not ours(pattern)]
+    lost += [f'MAINTAINERS does not name {name}' for name in ours('*/*') if name not in ours(*patterns)]
+    if lost:
+        raise Error('\n'.join(lost))
 
 
 def passes(command, cwd=TOP):
@@ -165,23 +191,34 @@ def checks_in_qemu():
                 yield f'{tool}, in QEMU ({build}): {name}', check_in_qemu, place, tool, tools[tool], name
 
 
-def checks():
-    """(what is checked, function, its arguments...)"""
-    shell, python, c = scripts(SHELL, '.sh'), scripts(PYTHON, '.py'), ours('*.c')
-    for words, sources in ((['shellcheck'], shell), (['flake8', f'--config={SETUP}'], python),
-                           (['pylint', f'--rcfile={SETUP}'], python), (['codespell', f'--config={SETUP}'], ours()),
-                           (CPPCHECK, c)):
-        yield f'{words[0]}: {len(sources)} files', passes, [*words, *sources]
+def checks(only):
+    """(what is checked, function, its arguments...) of all files, or of those in ONLY"""
+    def wanted(names):
+        return [name for name in names if not only or name in only]
+    shell, python = scripts(SHELL, '.sh'), scripts(PYTHON, '.py')
+    yield 'licenses and copyrights', check_notices, {*shell, *python, *ours('*.[ch]')}
+    yield 'MAINTAINERS', check_maintainers
+    for words, names in ((['shellcheck'], shell), (['flake8', f'--config={SETUP}'], python),
+                         (['pylint', f'--rcfile={SETUP}'], python), (['codespell', f'--config={SETUP}'], ours()),
+                         (CPPCHECK, ours('*.c'))):
+        sources = wanted(names)
+        if sources:
+            yield f'{words[0]}: {len(sources)} files', passes, [*words, *sources]
     for patterns, tools, options, libraries in ALONE:
-        for source in ours(*patterns):
+        for source in wanted(ours(*patterns)):
             for tool, own in tools.items():
                 yield f'{tool}: {source}', check_alone, tool, [*own, *options], libraries, source
-    yield from checks_in_qemu()
+    if not only:
+        yield from checks_in_qemu()
 
 
 def check():
-    no_options(__doc__)
-    table = list(checks())
+    parser = Parser(description=__doc__)
+    parser.add_argument('files', nargs='*', metavar='FILE', help='only these instead of all, and without QEMU')
+    only = parser.parse_args().files
+    for lost in {*only} - {*ours()}:
+        parser.error(f'{lost} is not a file that git tracks')
+    table = list(checks(only))
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
         return report(pool.map(lambda row: point(*row), table), len(table))['failed'] > 0
 

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Build the series on every base, and let QEMU's own tests compare it with the base itself.
 

@@ -1,6 +1,8 @@
 /*
  * What the pseries machine does when a CPU mode is refused
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -3,6 +3,8 @@
  *
  * The headers that they include are links to this one.
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

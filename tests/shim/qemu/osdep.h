@@ -1,6 +1,8 @@
 /*
  * What target/ppc/host-compat.[ch] use of QEMU's osdep.h
  *
+ * Copyright (c) 2026 QEMU contributors
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
