@@ -241,7 +241,7 @@ def try_all(faults, jobs):
     """Try out all of FAULTS, JOBS at a time."""
     lines = Lines()
     order = Order(lines)
-    with tempfile.TemporaryDirectory(prefix='mutants-') as home, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    with tempfile.TemporaryDirectory(prefix='mutants-') as home, machine.workers(jobs) as pool:
         home = pathlib.Path(home)
         say('compiling the faults')
         binaries = {build: with_all(faults, build, home / build) for build in ('unit', 'kvm', 'tcg')}
@@ -255,11 +255,6 @@ def try_all(faults, jobs):
                                          {'MUTANT': str(fault.number)}))
             else:
                 going.append(pool.submit(by_itself, fault, lines, order, home / str(fault.number)))
-        try:
-            for number, done in enumerate(concurrent.futures.as_completed(going), 1):
-                fault = done.result()
-                say(f'{number} of {len(going)}: {fault}: {fault.killer or "SURVIVED"}')
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            machine.end_all()
-            raise
+        for number, done in enumerate(concurrent.futures.as_completed(going), 1):
+            fault = done.result()
+            say(f'{number} of {len(going)}: {fault}: {fault.killer or "SURVIVED"}')

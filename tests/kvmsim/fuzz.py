@@ -14,7 +14,7 @@ from lib.system import say
 from tests.kvmsim import guest, machine, power
 from tests.kvmsim.chance import generate, stanza
 from tests.kvmsim.judge import judge, records
-from tests.kvmsim.machine import Surprise, end_all, has_asan
+from tests.kvmsim.machine import Surprise, has_asan
 from tests.kvmsim.scenario import parse, step_of
 from tests.kvmsim.steps import Failed, Run
 
@@ -286,25 +286,20 @@ def run_seeds(path, first, seconds):
     until = began + seconds
     seeds = itertools.count(first)
     bad, runs, calls, refusals = [], 0, 0, 0
-    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-        try:
-            going = {}
-            while going or not runs:
-                # at least one, so that a seed can be run again by itself
-                while len(going) < JOBS and (not runs + len(going) or time.monotonic() < until):
-                    seed = next(seeds)
-                    going[pool.submit(one, seed, path)] = seed
-                done, _ = concurrent.futures.wait(going, return_when='FIRST_COMPLETED')
-                for future in done:
-                    seed, (wrong, *numbers) = going.pop(future), future.result()
-                    runs, calls, refusals = runs + 1, calls + numbers[0], refusals + numbers[1]
-                    if wrong:
-                        bad.append(seed)
-                        print(f'seed {seed}: {wrong}', flush=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            end_all()
-            raise
+    with machine.workers(JOBS) as pool:
+        going = {}
+        while going or not runs:
+            # at least one, so that a seed can be run again by itself
+            while len(going) < JOBS and (not runs + len(going) or time.monotonic() < until):
+                seed = next(seeds)
+                going[pool.submit(one, seed, path)] = seed
+            done, _ = concurrent.futures.wait(going, return_when='FIRST_COMPLETED')
+            for future in done:
+                seed, (wrong, *numbers) = going.pop(future), future.result()
+                runs, calls, refusals = runs + 1, calls + numbers[0], refusals + numbers[1]
+                if wrong:
+                    bad.append(seed)
+                    print(f'seed {seed}: {wrong}', flush=True)
     rate = calls / (time.monotonic() - began)
     print(f'{runs} scenarios, {calls} CAS calls ({rate:.1f} a second), {refusals} modes refused by KVM: '
           + (f'failed: seeds {", ".join(map(str, bad))}' if bad else 'clean'))
