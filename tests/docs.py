@@ -69,7 +69,7 @@ def shown_in(text):
 def commands():
     """{command as printed, without its comment: the document}"""
     found = {}
-    for document in Tree(TOP).git('ls-files', '--', '*.md', 'docs/*.rst').splitlines():
+    for document in Tree(TOP).git('ls-files', '--', '*.md', '*.rst').splitlines():
         # QEMU's as all topics leave it: one that comes after the topic that carries it can add to it
         place = bases.home() / 'src' if document.startswith('docs/system/') else TOP
         for command in shown_in((place / document).read_text()):
