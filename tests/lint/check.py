@@ -6,6 +6,7 @@ setup.cfg and clang-tidy beside this say what they let pass, and why.
 """
 
 import concurrent.futures
+import fnmatch
 import functools
 import json
 import re
@@ -26,6 +27,7 @@ PACKAGES = {CROSS_GCC: 'gcc-powerpc64le-linux-gnu'}
 
 HERE = 'tests/lint'
 SETUP = f'{HERE}/setup.cfg'
+LAYOUT = TOP / 'docs/how-it-works.rst'
 
 PYTHON = re.compile(rb'#!.*\bpython3?\b')
 SHELL = re.compile(rb'#!.*/(ba|da)?sh\b')
@@ -96,6 +98,19 @@ def check_maintainers():
     lost += [f'MAINTAINERS does not name {name}' for name in ours('*/*') if name not in ours(*patterns)]
     if lost:
         raise Error('\n'.join(lost))
+
+
+def check_layout():
+    """The table in docs/how-it-works.rst has every file, and nothing else."""
+    rows = re.findall(r'^``(\S+)``', LAYOUT.read_text().partition('\nLayout\n')[2], re.M)
+    names = ours()
+
+    def covers(row, name):
+        return name.startswith(row) if row.endswith('/') else fnmatch.fnmatch(name, row)
+    lost = [f'{name} has no row' for name in names if not any(covers(row, name) for row in rows)]
+    lost += [f'{row} matches no file' for row in rows if not any(covers(row, name) for name in names)]
+    if lost:
+        raise Error(f'{LAYOUT.relative_to(TOP)}: ' + '; '.join(lost))
 
 
 def passes(command, cwd=TOP):
@@ -198,6 +213,7 @@ def checks(only):
     shell, python = scripts(SHELL, '.sh'), scripts(PYTHON, '.py')
     yield 'licenses and copyrights', check_notices, {*shell, *python, *ours('*.[ch]')}
     yield 'MAINTAINERS', check_maintainers
+    yield 'the table of files in docs/how-it-works.rst', check_layout
     for words, names in ((['shellcheck'], shell), (['flake8', f'--config={SETUP}'], python),
                          (['pylint', f'--rcfile={SETUP}'], python), (['codespell', f'--config={SETUP}'], ours()),
                          (CPPCHECK, ours('*.c'))):
