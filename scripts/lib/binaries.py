@@ -8,11 +8,10 @@ import os
 import pathlib
 import re
 import signal
-import struct
 import subprocess
 
 from lib import bases, roots
-from lib.system import BUILD, TOP, Error, locked
+from lib.system import TOP, Error, locked
 
 
 def building(place):
@@ -75,24 +74,3 @@ def patched_qemu():
 def native_qemu():
     """Our QEMU for this machine, with TCG."""
     return built('tcg')
-
-
-def qcow2():
-    """An empty image for snapshots: header, refcounts, and a level-1 table."""
-    cluster = 1 << 16
-    header = struct.pack('>4sIQIIQIIQQIIQ', b'QFI\xfb', 2, 0, 0, 16, 1 << 20, 0, 1, 3 * cluster, cluster, 1, 0, 0)
-    image = bytearray(4 * cluster)
-    image[:len(header)] = header
-    image[cluster:cluster + 8] = struct.pack('>Q', 2 * cluster)
-    image[2 * cluster:2 * cluster + 8] = struct.pack('>4H', 1, 1, 1, 1)
-    return image
-
-
-def empty_disk():
-    path = BUILD / 'empty.qcow2'
-    with locked('empty.qcow2'):
-        if not path.exists():
-            half = path.with_suffix('.part')
-            half.write_bytes(qcow2())
-            half.rename(path)
-    return path

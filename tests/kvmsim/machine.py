@@ -18,7 +18,7 @@ import subprocess
 import threading
 import time
 
-from lib import binaries, roots
+from lib import qcow2, roots
 from lib.system import BUILD, Error, locked
 from tests.kvmsim import power
 
@@ -214,7 +214,7 @@ class Machine:
         command += ['-incoming', 'defer'] if incoming else ['-S']
         if disk:
             if not disk.exists():
-                shutil.copyfile(binaries.empty_disk(), disk)
+                shutil.copyfile(qcow2.empty_disk(), disk)
             command += ['-blockdev', 'qcow2,node-name=disk,file.driver=file,'
                                      f'file.filename={disk}']
         return [str(word) for word in command]

@@ -18,7 +18,7 @@ from lib.command import Parser, main
 from lib.debian import Suite
 from lib.system import BUILD, TOP, Error, run
 from lib.tap import Point, report
-from tests.lab import here, images, stack
+from tests.lab import here, images, kernels, stack
 from tests.lab.commands import POWERNV_GUEST
 
 PYTHON = 'python3.13'
@@ -97,7 +97,7 @@ def refused(words):
 def measure(setup):
     """(exit status, what it printed in L1)"""
     config = types.SimpleNamespace(
-        host='power11', compat='power10', kernel=images.newest_suite(), pages='4k', qemu='distro', l1_smp='1',
+        host='power11', compat='power10', kernel=kernels.newest_suite(), pages='4k', qemu='distro', l1_smp='1',
         l1_memory='2G', l1_initrd=l1_initrd, **setup)
     with stack.Stack(config, lambda stage: None, []) as lab:
         try:

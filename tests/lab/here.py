@@ -21,7 +21,7 @@ import textwrap
 import time
 from typing import NamedTuple
 
-from lib import binaries
+from lib import qcow2
 from lib.system import Error, run as tool
 from tests.lab import images, life, matrix, stack
 from tests.lab.commands import COMMAND_LINE, L1_PAGES, L2_WORK, MODES
@@ -119,7 +119,7 @@ class Host(stack.Stack):
         self.processes = {}
 
     def __enter__(self):
-        self.disk.write_bytes(binaries.qcow2())
+        self.disk.write_bytes(qcow2.qcow2())
         # only some may read it
         with contextlib.suppress(OSError):
             self.sockets['l1'] = log = KernelLog()

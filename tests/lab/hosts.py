@@ -6,7 +6,7 @@ import concurrent.futures
 import os
 
 from lib import binaries, roots
-from tests.lab import images, matrix, stack
+from tests.lab import kernels, matrix, stack
 from tests.lab.options import config_of
 
 # Runs are mostly one thread of TCG: as many at a time as there are processors.
@@ -19,7 +19,7 @@ def prepare(wanted, live):
     """Make what all runs share, once, before they run side by side."""
     live('kernels for L1 and L2')
     for suite, pages in sorted({(config.kernel, config.pages) for config in wanted}):
-        images.newest_kernel(suite, pages)
+        kernels.newest_kernel(suite, pages)
     roots.emulator_root()
     roots.guest_root()
     if any(config.l0 == 'patched' for config in wanted):

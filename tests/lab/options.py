@@ -8,7 +8,7 @@ import re
 
 from lib.command import Parser
 from lib.system import Unknown
-from tests.lab import images, libvirt, life
+from tests.lab import images, kernels, libvirt, life
 from tests.lab.commands import APIS, HOSTS, MODES, POWERNV
 
 
@@ -65,7 +65,7 @@ def host_options(parser):
     parser.add_argument('--host', type=one_of('host', HOSTS), help="L0's CPU, power11 unless said")
     parser.add_argument('--compat', type=one_of('mode', ('none', *MODES)), default='none', help="L1's mode")
     parser.add_argument('--api', type=one_of('API', tuple(APIS)), help='of nested KVM, v2 unless said')
-    parser.add_argument('--kernel', type=one_of('suite', images.SUITES), help="whose newest kernel L1 runs")
+    parser.add_argument('--kernel', type=one_of('suite', kernels.SUITES), help="whose newest kernel L1 runs")
     parser.add_argument('--qemu', type=one_of('QEMU', ('patched', 'distro')), default='patched', help='that runs L2')
     parser.add_argument('--l1-smp', type=one_of('number of CPUs for L1', ('1', '2', '3', '4')), metavar='N',
                         default='1', help="L1's CPUs, 1 to 4")
@@ -78,7 +78,7 @@ def run_options(parser):
     parser.set_defaults(by=life, l1_memory='1G', l1_initrd=images.l1_initrd)
     parser.add_argument('--l0-stack', type=one_of('machine', tuple(POWERNV)), metavar='MACHINE',
                         help='Linux KVM HV as L0, on an emulated powernv10 or powernv11')
-    parser.add_argument('--pages', type=one_of('page size', tuple(images.FLAVOURS)), default='4k',
+    parser.add_argument('--pages', type=one_of('page size', tuple(kernels.FLAVOURS)), default='4k',
                         help="page size of L1's kernel, 4k or 64k")
     parser.add_argument('--l0', type=one_of('L0', ('patched', 'distro')),
                         help='patched (default) refuses L2 a mode that L1 does not have, as PowerVM does')
@@ -111,7 +111,7 @@ def add_options(parser, command):
 def complete(config):
     """Fill in what was not said; what does not go together is an error."""
     settle(config)
-    config.kernel = images.newest_suite(config.pages) if config.kernel in (None, 'newest') else config.kernel
+    config.kernel = kernels.newest_suite(config.pages) if config.kernel in (None, 'newest') else config.kernel
     return config
 
 

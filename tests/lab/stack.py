@@ -20,7 +20,7 @@ import time
 
 from lib import binaries, roots
 from lib.system import Error
-from tests.lab import images
+from tests.lab import images, kernels
 from tests.lab.commands import (CONSOLES, l0_command, l1_command, l1_options, l2_command, powernv_command,
                                 powernv_console, pseries_console)
 
@@ -79,7 +79,7 @@ class Stack:
 
     def __enter__(self):
         config = self.config
-        self.kernel = images.newest_kernel(config.kernel, config.pages)
+        self.kernel = kernels.newest_kernel(config.kernel, config.pages)
         qemu = binaries.patched_qemu() if config.qemu == 'patched' else roots.distro_qemu()
         initrd = config.l1_initrd(self.kernel, qemu)
         if config.l0_stack:
