@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the Makefile and shell scripts ask: python3 -m lib WORD."""
+"""Answers for the Makefile and shell scripts: python3 -m lib WORD."""
 
 import sys
 

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The QEMUs that we build, up to date."""
+"""Our builds of QEMU, brought up to date."""
 
 import contextlib
 import functools
@@ -15,28 +15,28 @@ from lib.system import TOP, Error, locked
 
 
 def building(place):
-    """Hold PLACE, a folder that QEMU is configured or built in."""
+    """Lock PLACE, a directory that QEMU is configured or built in."""
     return locked(place, f'waiting for another build in {place.relative_to(TOP)} to end')
 
 
 def ninja(place, *targets):
-    """Become ninja in PLACE, once nobody else is at work there; it and all that it starts hold the lock."""
+    """Lock PLACE and exec ninja there; ninja and all its children hold the lock."""
     with building(pathlib.Path(place).resolve()) as lock:
         os.set_inheritable(lock.fileno(), True)
         os.execvpe('ninja', ['ninja', '-C', place, *targets], dict(os.environ, PYTHONPATH=roots.meson_path()))
 
 
 def failures(text):
-    """What a build that failed says of it, on one line: the compiler's errors, else its last words."""
+    """Why a build failed, on one line: the compiler's errors, or else the last lines of its output."""
     lines = text.splitlines()
-    # the linker's own says nothing
+    # "ld returned 1 exit status" gives no reason
     errors = [line for line in lines if re.search(' error: (?!ld returned)', line)]
     return ' / '.join(errors or (line for line in lines[-12:] if line.strip()))
 
 
 def build(target):
-    """make TARGET; interrupted, it leaves no process of the build."""
-    # what make says is for an error only
+    """Run make TARGET; if interrupted, leave no process of the build behind."""
+    # tells the user if another build is running; make's output is shown only in an error
     with building(bases.home() / target):
         pass
     with subprocess.Popen(['make', '-s', '-C', TOP, target], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -44,19 +44,19 @@ def build(target):
         try:
             words = made.communicate()[0]
         except BaseException:
-            # ninja and all below it, too; the pipe ends with the last of them
+            # end ninja and its children, too; communicate() returns when the last one has closed the pipe
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(made.pid, signal.SIGTERM)
             made.communicate()
             raise
     if made.returncode:
-        raise Error(f'building QEMU failed ({failures(words)}): make {target} says more')
+        raise Error(f'building QEMU failed ({failures(words)}): run make {target} for details')
 
 
-# Python 3.6, which "lab here" can have, knows no functools.cache
+# "lab here" has to run with Python 3.6, which has no functools.cache
 @functools.lru_cache(maxsize=None)
 def built(target):
-    """The qemu-system-ppc64 of one of our builds: that in QEMU_BUILDS as it is, else ours, up to date."""
+    """The qemu-system-ppc64 of a build: from $QEMU_BUILDS as it is, or else from build/, brought up to date."""
     builds = os.environ.get('QEMU_BUILDS')
     if not builds:
         build(target)
@@ -67,7 +67,7 @@ def built(target):
 
 
 def patched_qemu():
-    """Our ppc64le QEMU with KVM; it runs with guest_root()'s libraries."""
+    """Our ppc64le QEMU with KVM; it needs the libraries of guest_root()."""
     return built('kvm')
 
 

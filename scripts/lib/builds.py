@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How QEMU is configured: for ppc64le with KVM, for this machine with TCG."""
+"""How QEMU is configured and built: for ppc64le with KVM, and for this machine with TCG."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ COMMON = ['--without-default-features', '--enable-fdt=system', '--disable-docs',
           '--disable-user', '--disable-download', '--disable-install-blobs', '--enable-trace-backends=log',
           '--disable-werror', '--disable-debug-info', '--python=/usr/bin/python3',
           '--without-default-devices', f'--with-devices-ppc64={bases.DEVICES.stem}']
-# What the builds of the series have to give
+# The programs that every commit of the series must build
 TARGETS = {'kvm': ['qemu-system-ppc64', 'qemu-system-ppc'], 'tcg': ['qemu-system-ppc64']}
 # The 32-bit target only has to link: target/ppc/kvm.c is in both.
 KVM = ['--target-list=ppc64-softmmu,ppc-softmmu', '--enable-kvm', '--disable-tcg',
@@ -30,13 +30,13 @@ def cross_env(root):
 
 
 def configure(name, options, extra_env, home=None):
-    """Run QEMU's configure for build NAME beside HOME's src, unless it stands as asked."""
+    """Run QEMU's configure for build NAME beside HOME's src, unless the build has these options already."""
     home = home or bases.home()
     source, place = home / 'src', home / name
     devices = TOP / 'tests/lab/pseries.mak'
     wanted = '\n'.join(options) + '\n' + devices.read_text()
     with locked('devices'):
-        # the source can be newer than the build; a newer file would have each build configure itself again
+        # a new time stamp would make every build run configure again
         if not (source / bases.DEVICES).exists() or (source / bases.DEVICES).read_text() != devices.read_text():
             shutil.copyfile(devices, source / bases.DEVICES)
     stamp = place / '.configured'
@@ -57,7 +57,7 @@ def configure(name, options, extra_env, home=None):
 
 
 def in_build(words, place=None):
-    """Run WORDS (in PLACE) as QEMU's build wants it; the compiler's errors, else the last lines, become the error."""
+    """Run the command WORDS (in PLACE) with the environment of QEMU's build; see failures() for its error."""
     env = dict(os.environ, PYTHONPATH=roots.meson_path(), CCACHE_BASEDIR=str(TOP), CCACHE_NOHASHDIR='1')
     done = subprocess.run(words, env=env, cwd=place, check=False, text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -75,7 +75,7 @@ def configurations(root):
 
 
 def prepared(tree, home, commit, *options):
-    """A worktree of TREE at COMMIT in HOME, and what the builds of the series are configured with beside it."""
+    """A worktree of TREE at COMMIT in HOME, with the builds of the series configured beside it."""
     copy = worktree(tree, home / 'src', commit)
     for name in TARGETS:
         own, env = configurations(sysroot())[name]
@@ -84,7 +84,7 @@ def prepared(tree, home, commit, *options):
 
 
 def build_commit(copy):
-    """Build the commit that COPY is at, and run the unit tests that the series has brought; the words for it."""
+    """Build HEAD of COPY and run the unit tests that the series has added so far; return a summary."""
     tests = [name[:-2] for name in copy.git('diff', '--name-only', '--diff-filter=A', BASE_REF, 'HEAD', '--',
                                             'tests/unit/test-*.c').split()]
     for name, targets in TARGETS.items():

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What all commands share: options, errors, signals and exit codes."""
+"""Options, errors, signals and exit codes of all commands."""
 
 import argparse
 import pathlib
@@ -11,13 +11,13 @@ from lib.system import TOP, Error, Unknown, reason
 
 
 def name():
-    """The command, as a person finds it in the top folder."""
+    """The command, as the user calls it from the top directory."""
     path = pathlib.Path(sys.argv[0]).resolve()
     return str(path.relative_to(TOP)) if TOP in path.parents else path.name
 
 
 class Parser(argparse.ArgumentParser):
-    """Options have one name each; a mistake is an error like any other."""
+    """A parser that accepts no abbreviated options, and reports a mistake as main() reports any error."""
 
     def __init__(self, **kwargs):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -28,19 +28,19 @@ class Parser(argparse.ArgumentParser):
 
 
 def no_options(doc):
-    """DOC is all the help that a command without options has."""
+    """Handle --help for a command without options; DOC is the help text."""
     Parser(description=doc).parse_args()
 
 
 def main(does, called=None):
-    """End the process with what DOES() returns, or with one line that says what went wrong.
+    """Exit with the value that DOES() returns, or print an error on one line.
 
-    The line begins with CALLED, else with the command.
+    The line starts with CALLED, or else with the name of the command.
 
-    The exit code is 0, 1 if it failed, 2 for bad input, or 130 if it was interrupted.
+    The exit code is 0, 1 if the command failed, 2 for bad input, or 130 if it was interrupted.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
-        # as Ctrl-C does: nothing that was started stays behind
+        # clean up as for Ctrl-C, so that no child process is left behind
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     try:

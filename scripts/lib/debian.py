@@ -1,11 +1,10 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Packages of any Debian suite and architecture, unpacked beside the machine.
+"""Packages of any Debian suite and architecture, unpacked below build/.
 
-apt does the work, with lists, cache and status of its own under build/apt, so
-that the machine's own package state is neither read nor changed.  The mirror
-is the one that the machine's apt configuration names; apt checks every
-signature on the way.
+apt does the work, with separate lists, cache and status in build/apt, so
+that the machine's package state is neither read nor changed.  The mirror is
+the one in the machine's apt configuration, and apt checks every signature.
 """
 
 import functools
@@ -19,22 +18,22 @@ from lib.system import BUILD, Error, culprit, locked, run, say, write_whole
 
 KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
 DAY = 24 * 60 * 60
-# A mirror that is being brought up to date can have a suite whole under one of its names only
+# While a mirror is being updated, a suite can be complete under only one of its names
 OTHER_NAMES = {'bookworm': 'oldstable', 'trixie': 'stable', 'sid': 'unstable'}
 
 
 def compare_versions(a, b):
-    """-1, 0 or 1, as Debian orders versions."""
+    """-1, 0 or 1, in Debian's order of versions."""
     return next(number for number, relation in ((0, 'eq'), (1, 'gt'), (-1, 'lt'))
                 if subprocess.run(['dpkg', '--compare-versions', a, relation, b], check=False).returncode == 0)
 
 
 def host_suite():
-    """This machine's Debian release: the cross compiler's own libc has its version."""
+    """This machine's Debian release; a sysroot must come from it, because the cross compiler's libc does."""
     for line in pathlib.Path('/etc/os-release').read_text().splitlines():
         if line.startswith('VERSION_CODENAME='):
             return line.split('=')[1].strip('"')
-    raise Error('this machine does not say which Debian it is (VERSION_CODENAME in /etc/os-release)')
+    raise Error('/etc/os-release has no VERSION_CODENAME: run this on Debian 12 or 13')
 
 
 def mirror():
@@ -48,7 +47,7 @@ def mirror():
 
 
 class Suite:
-    """One suite for one architecture, as apt sees it."""
+    """One suite for one architecture, with its own state of apt."""
 
     def __init__(self, name, arch):
         self.name, self.arch = name, arch
@@ -69,18 +68,18 @@ class Suite:
         return run([tool, *(f'-o{key}={value}' for key, value in options.items()), *args], cwd=cwd)
 
     def update(self):
-        """Fetch the suite's lists anew."""
+        """Fetch the suite's package lists."""
         with locked(f'lists-{self.home.name}'):
             self._update()
 
     def ready(self):
-        """Fetch the lists where they never were."""
+        """Fetch the lists if there are none yet."""
         with locked(f'lists-{self.home.name}'):
             if not self.updated.exists():
                 self._update()
 
     def refresh(self):
-        """Fetch the lists once a day; where the mirror cannot be read, those that are there do for one more."""
+        """Fetch the lists once a day; if the mirror cannot be read, use the old lists for another day."""
         with locked(f'lists-{self.home.name}'):
             if not self.updated.exists():
                 self._update()
@@ -88,7 +87,7 @@ class Suite:
                 try:
                     self._update()
                 except Error as e:
-                    say(f'going on with the lists that are there: {e}')
+                    say(f'continuing with the package lists of an earlier run: {e}')
                     self.updated.touch()
 
     def _update(self):
@@ -105,26 +104,26 @@ class Suite:
                 self._fetch_lists(OTHER_NAMES[self.name])
                 self._check_codename()
             except (Error, KeyError):
-                # the lists that were read before are still there, and good
+                # the previous lists are still there and valid
                 write_whole(sources, before)
                 raise Error(f'cannot read the package lists of {self.name} ({e}): check the network and '
                             "this machine's apt configuration, then run this again") from None
         self.updated.touch()
 
     def _fetch_lists(self, name):
-        """The lists of this suite from where the mirror has it as NAME."""
+        """Fetch the lists of this suite, which the mirror has under NAME."""
         write_whole(self.home / 'sources.list', ''.join(
             f'{kind} [signed-by={KEYRING}] {mirror()} {name} main\n' for kind in ('deb', 'deb-src')))
         self.apt('apt-get', 'update', '--error-on=any')
 
     def _check_codename(self):
-        """The other name of a suite goes to the next one with a release of Debian."""
+        """Check that the other name still means this suite: a release of Debian moves it to the next one."""
         codenames = set(self.apt('apt-get', 'indextargets', '--format', '$(CODENAME)').split())
         if codenames != {self.name}:
             raise Error(f'the lists are those of {", ".join(codenames)}')
 
     def fresh(self, fetch):
-        """FETCH(); where the mirror has moved on since the lists were read, once more."""
+        """FETCH(); if it fails, update the lists, because the mirror may have changed, and try again."""
         self.ready()
         try:
             return fetch()
@@ -141,7 +140,7 @@ class Suite:
         return None
 
     def depends(self, package):
-        """What PACKAGE itself depends on, alternatives left out."""
+        """The direct dependencies of PACKAGE, without alternatives."""
         self.ready()
         lines = self.apt('apt-cache', 'depends', '--important', package).splitlines()
         return [line.split()[-1] for line in lines if line.strip().startswith('Depends:')]
@@ -155,9 +154,9 @@ class Suite:
         return sorted(found, key=functools.cmp_to_key(compare_versions), reverse=True)
 
     def source(self, package, where):
-        """Download the newest source of PACKAGE that the mirror serves to WHERE; returns the .dsc.
+        """Download to WHERE the newest source of PACKAGE that the mirror serves, and return the .dsc.
 
-        A mirror can list a version before it has it, and lists older ones, too.
+        A mirror can list a version before it has the files, and it also lists older versions.
         """
         def fetch():
             why = None
@@ -170,14 +169,14 @@ class Suite:
                     say(f'{self.name}: cannot get {package} {version}, which the mirror lists')
                     for part in pathlib.Path(where).glob(f'{package}_*'):
                         part.unlink()
-            raise Error(f'cannot get the source of {package} for {self.name} ({why}): see to the network and the disk, '
+            raise Error(f'cannot get the source of {package} for {self.name} ({why}): check the network and the disk, '
                         'or try again later')
         return self.fresh(fetch)
 
     def debs(self, packages, closure=True):
-        """Download PACKAGES, with all that they depend on unless told otherwise.
+        """Download PACKAGES, and their dependencies if CLOSURE is true.
 
-        Returns the files, which the caller removes.
+        Return the files; the caller removes them.
         """
         self.ready()
         archives = self.home / ('cache/archives' if closure else 'single')
@@ -193,9 +192,9 @@ class Suite:
         return sorted(archives.glob('*.deb'))
 
     def root(self, where, packages, closure=True, skip=()):
-        """Unpack PACKAGES to WHERE, which stands complete or not at all.
+        """Unpack PACKAGES to WHERE, which is either complete or does not exist.
 
-        SKIP: package names that nothing here runs (interpreters, init).
+        SKIP names packages that nothing here runs (interpreters, init).
         """
         where = pathlib.Path(where)
         wanted = ' '.join(sorted(packages)) + '\n'
@@ -224,7 +223,7 @@ class Suite:
 
 
 def unpack(deb, where):
-    """Unpack one package's files over WHERE, keeping merged-/usr links."""
+    """Unpack the files of one package into WHERE, and keep its merged-/usr links."""
     with subprocess.Popen(['dpkg-deb', '--fsys-tarfile', deb], stdout=subprocess.PIPE) as files:
         tar = subprocess.run(['tar', '-x', '--keep-directory-symlink', '--no-same-owner', '-C', where],
                              stdin=files.stdout, stderr=subprocess.PIPE, text=True, check=False)
@@ -232,11 +231,11 @@ def unpack(deb, where):
         # the last line only says that there was an error
         words = tar.stderr.strip().splitlines() or ['dpkg-deb failed']
         raise Error(f'cannot unpack {deb.name} into {where.name} ({culprit(words, words[0])}): '
-                    'see to the disk, then run this again')
+                    'check the disk, then run this again')
 
 
 def make_relative(root):
-    """Turn absolute links below ROOT into relative ones: nothing is chrooted here."""
+    """Make absolute links below ROOT relative, because programs run from ROOT without chroot."""
     for folder, dirs, files in os.walk(root):
         for name in dirs + files:
             link = pathlib.Path(folder, name)

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A git work tree, and what is made of it."""
+"""Git work trees: commands, worktrees, clones, and the user's identity."""
 
 import os
 import pathlib
@@ -10,24 +10,24 @@ import subprocess
 from lib.system import TOP, Error, culprit
 
 BRANCH = 'host-compat'
-# Where a worktree's base is kept: the branch itself may be rebased at will.
+# The commit that a worktree's branch is based on; the user may rebase the branch.
 BASE_REF = 'refs/worktree/host-compat-base'
-# The last commit that graft itself left: what differs was edited there.
+# The last commit that graft made: everything that differs from it is an edit.
 LAID_REF = 'refs/worktree/host-compat-laid'
 
 
 class Tree:
-    """A git work tree, and commits made in it without touching its files.
+    """A git work tree.
 
-    What is read from git's output comes from commands that know no settings of
-    the user's, such as diff-tree; no commit here is anybody's to sign.
+    Parse the output of plumbing commands only, such as diff-tree, because they
+    ignore the user's settings.  Commits are not signed.
     """
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
 
     def git(self, *args, index=None, data=None, check=True, extra=None):
-        # to look at a tree leaves no lock in it, whatever happens to git
+        # reading a tree must not leave a lock behind if git is killed
         env = dict(os.environ, LC_ALL='C', GIT_OPTIONAL_LOCKS='0', **(extra or {}))
         if index:
             env['GIT_INDEX_FILE'] = str(index)
@@ -47,26 +47,26 @@ class Tree:
 
 
 def unlock(tree):
-    """Remove the locks of a git that was killed in TREE."""
+    """Remove the locks that a killed git left in TREE."""
     for name in ('index.lock', 'HEAD.lock', 'locked'):
         (tree.path / tree.git('rev-parse', '--git-path', name).strip()).unlink(missing_ok=True)
 
 
 def worktree(tree, place, commit):
-    """A worktree of TREE in PLACE at COMMIT; files that do not change are not written."""
+    """A worktree of TREE in PLACE at COMMIT; unchanged files are not written, so that a rebuild is short."""
     copy = Tree(place)
     if not ((place / '.git').exists() and copy.tip('HEAD')):
         shutil.rmtree(place.parent, ignore_errors=True)
         tree.git('worktree', 'prune')
         tree.git('worktree', 'add', '-q', '--force', '--detach', str(place), commit)
     copy.git('checkout', '-q', '--force', '--detach', commit)
-    # every worktree has its own
+    # refs/worktree is separate for each worktree
     copy.git('update-ref', BASE_REF, tree.tip(BASE_REF))
     return copy
 
 
 def clone(tree, place):
-    """A clone of TREE in PLACE, without files and with the objects of TREE."""
+    """A clone of TREE in PLACE that has no files and shares the objects of TREE."""
     copy = Tree(place)
     tree.git('clone', '-q', '--shared', '--no-checkout', str(tree.path), str(place))
     for ref in (BASE_REF, LAID_REF):
@@ -75,7 +75,7 @@ def clone(tree, place):
 
 
 def identity():
-    """The caller's identity as git knows it here; a nameless one where it does not."""
+    """The user's identity from git's configuration, or a placeholder."""
     known = Tree(TOP).git('config', '--get-regexp', r'^user\.(name|email)$', check=False).stdout
     user = {'name': 'graft', 'email': 'graft@localhost'}
     user |= {line.split()[0][5:]: line.split(' ', 1)[1] for line in known.splitlines()}
@@ -86,4 +86,4 @@ def identity():
 def need_identity():
     for what in ('user.name', 'user.email'):
         if not Tree(TOP).git('config', what, check=False).stdout.strip():
-            raise Error(f'git does not know who signs off: git config --global {what} ...')
+            raise Error(f'git has no identity for the sign-off: set it with git config --global {what} ...')

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A base with the series on it: a git tree with a branch, made from a source package or a checkout."""
+"""The grafted tree: a source package or a checkout, with the series on a branch."""
 
 import collections
 import contextlib
@@ -28,7 +28,7 @@ def fetch_source(suite, where):
                               stdin=subprocess.DEVNULL, capture_output=True)
         if done.returncode:
             words = (done.stderr or done.stdout).strip().splitlines()
-            raise Error(f'cannot unpack {dsc.name} ({culprit(words, words[-1])}): see to the disk, then run this again')
+            raise Error(f'cannot unpack {dsc.name} ({culprit(words, words[-1])}): check the disk, then run this again')
         version = re.search(r'^Version: (.*)$', dsc.read_text(), re.M)[1]
         shutil.rmtree(half / '.pc', ignore_errors=True)
         tree = Tree(half)
@@ -45,16 +45,16 @@ def fetch_source(suite, where):
 
 
 def add_worktree(checkout, where):
-    """A worktree of a QEMU checkout, on a branch of its own."""
+    """Add a worktree to a QEMU checkout, on a new branch."""
     owner = Tree(checkout)
     prefix = owner.git('rev-parse', '--show-prefix', check=False)
-    # with a prefix it is a folder of some other repository
+    # with a prefix, it is a subdirectory of some other repository
     if not (owner.path / 'target/ppc/compat.c').exists() or prefix.returncode or prefix.stdout.strip():
         raise Error(f'{checkout} is not a git checkout of QEMU')
     owner.git('worktree', 'prune')
     if owner.tip(f'refs/heads/{BRANCH}'):
-        raise Error(f'{checkout} has a branch {BRANCH} already: rename it, or, if it is only what graft laid there '
-                    f'before, delete it with git -C {checkout} branch -D {BRANCH}')
+        raise Error(f'{checkout} has a branch {BRANCH} already: rename it, or, if it has only commits that graft made, '
+                    f'delete it with git -C {checkout} branch -D {BRANCH}')
     where.parent.mkdir(parents=True, exist_ok=True)
     owner.git('worktree', 'add', '-q', '-b', BRANCH, str(where), 'HEAD')
     for ref in (BASE_REF, LAID_REF):
@@ -62,9 +62,9 @@ def add_worktree(checkout, where):
 
 
 def open_tree(base):
-    """The tree of BASE, fetched where it is not here yet."""
+    """The tree of BASE, created if it does not exist yet."""
     where = bases.home() / 'src'
-    # a worktree whose checkout was removed or cloned anew has no commit any more
+    # if the checkout of a worktree was removed or cloned again, HEAD is invalid
     if not ((where / '.git').exists() and Tree(where).tip('HEAD')):
         shutil.rmtree(where, ignore_errors=True)
         if base in bases.SUITES:
@@ -79,23 +79,24 @@ def open_tree(base):
 
 
 def check_upstream(tree, base, listed):
-    """Say which entries still add something to a base that has upstream's own version."""
+    """Report which entries still add something to a base that has upstream's version."""
     found = still_adds(tree, base, listed)
     for entry, state in found:
         say(f'{state}: {entry.subject}')
     count = collections.Counter(state for _, state in found)
-    words = f'this base has upstream\'s own version ({UPSTREAM} in target/ppc/kvm.c): ' \
-        f'{count["adds"]} of {len(found)} entries still add something as they are'
+    words = f'this base has upstream\'s version of the series ({UPSTREAM} in target/ppc/kvm.c): ' \
+        f'{count["adds"]} of {len(found)} entries still add something without changes'
     if count['adds'] < len(found):
-        raise Error(f'{words}, {count["there"]} are there, {count["adapt"]} do not apply: remove those that are '
-                    'there from series/, adapt or remove the others, or choose another base')
-    say(f'{words}: look at what they and upstream\'s version both do')
+        raise Error(f'{words}, {count["there"]} are in the base, {count["adapt"]} do not apply: remove those that are '
+                    'in the base from series/, adapt or remove the others, or choose another base')
+    say(f'{words}: check what they and upstream\'s version both do')
 
 
 def check_out(tree, commit):
-    """Put the branch and the files at COMMIT; until both are there, the tree has no LAID_REF.
+    """Set the branch and the files to COMMIT.
 
-    Without it, a run was cut off here, and may have left its locks: what the tree holds is nobody's edit.
+    LAID_REF is missing meanwhile.  If it is missing at the start, an earlier run was interrupted here: it
+    may have left locks, and what differs in the tree is not the user's edit.
     """
     if tree.tip(LAID_REF):
         tree.git('update-ref', '-d', LAID_REF)
@@ -108,14 +109,14 @@ def check_out(tree, commit):
 
 @contextlib.contextmanager
 def one_at_a_time():
-    """No other graft or refresh runs meanwhile, and one that was cut off is completed."""
+    """Keep other grafts and refreshes out, and complete a refresh that was interrupted."""
     with locked('graft', 'waiting for another scripts/graft to end'):
         finish()
         yield
 
 
 def graft(base, names=()):
-    """Lay the topics NAMES and what they need, else all, over BASE, which becomes the chosen one."""
+    """Choose BASE, and apply the topics NAMES and what they need, or else all topics."""
     with one_at_a_time():
         listed = entries(with_needs(queue(), names))
         bases.choose(base)
@@ -123,7 +124,7 @@ def graft(base, names=()):
 
 
 def lay_over(base, listed):
-    """Lay the entries LISTED over BASE; only files that change are written."""
+    """Apply the entries LISTED to BASE; only files that change are written."""
     tree = open_tree(base)
     laid = tree.tip(LAID_REF)
     dirty = edited(tree) if laid else []

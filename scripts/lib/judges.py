@@ -1,9 +1,9 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tests of the series' C as functions: which lines each of them reaches, and whether it passes on some QEMU.
+"""The tests of the series' C code as functions: the lines that each test reaches, and whether it passes.
 
-A test runs on one of the builds: a row of the unit test on this machine, a
-scenario on kvm, a case of tests/hcall on tcg.
+Each test runs on one build: the unit test on this machine, a scenario on kvm, a
+case of tests/hcall on tcg.
 """
 
 import difflib
@@ -25,25 +25,25 @@ from tests.hcall import cases
 from tests.kvmsim import machine, scenario as scenarios, steps
 
 UNIT_TEST = 'tests/unit/test-ppc-host-compat.c'
-# What the unit test is built from; it needs no QEMU
+# The unit test is built from these files, without QEMU
 UNIT_FILES = ('target/ppc/host-compat.c',)
 REACHED = BUILD / 'reached.json'
-# Without optimization each line is one line
+# Optimization would merge lines
 COUNTING = ['--coverage', '-O0', '-U_FORTIFY_SOURCE']
 GCOV = {'unit': 'gcov', 'kvm': 'powerpc64le-linux-gnu-gcov', 'tcg': 'gcov'}
 
 
 class Judge:
-    """A test: its name, the build that it is for, what it is made of, and how it is run."""
+    """A test: its name, its build, a hash of its content, and a function that runs it."""
 
     def __init__(self, name, build, of, wrong):
-        # WRONG(binary, env, patience) says what is wrong, or None
+        # WRONG(binary, env, patience) returns what is wrong, or None
         self.name, self.build, self.wrong = name, build, wrong
         self.key = hashlib.sha256(of.encode()).hexdigest()
 
 
 def unit_binary(out, overlay, flags=()):
-    """The unit test in the folder OUT, with what OVERLAY has instead of our files."""
+    """Build the unit test in OUT; files in OVERLAY replace ours."""
     out.mkdir(parents=True, exist_ok=True)
     binary = out / 'test-ppc-host-compat'
     libraries = run(['pkg-config', '--cflags', '--libs', 'glib-2.0']).split()
@@ -66,13 +66,13 @@ def on_kvm(scenario, binary, env, patience=None):
 
 
 def of_scenario(one):
-    """What a scenario is: its settings and steps, wherever they stand."""
+    """The settings and steps of a scenario, regardless of its file and position."""
     return repr((one.guest, one.mmu, one.source, one.target, [(step.qemu, step.text) for step in one.steps]))
 
 
 @functools.cache
 def judges():
-    """All of them, those that take the least time first within a build."""
+    """All tests: the unit test, the scenarios, the cases of tests/hcall."""
     found = [Judge('unit', 'unit', ''.join((TOP / name).read_text() for name in (UNIT_TEST, *UNIT_FILES)), unit)]
     for name, one in scenarios.read_all().items():
         found.append(Judge(name, 'kvm', of_scenario(one), functools.partial(on_kvm, one)))
@@ -89,15 +89,13 @@ def on_tcg(check, binary, env, patience=None):    # pylint: disable=unused-argum
 
 @functools.cache
 def scratch():
-    """A folder for the guests of a few instructions, gone with this process."""
+    """A directory for the guests of tests/hcall, removed when this process ends."""
     # pylint: disable-next=consider-using-with
     return tempfile.TemporaryDirectory(prefix='hcall-')
 
 
-# Which lines a test reaches.
-
 def instrumented(build, out):
-    """BUILD of the series (or the unit test) in OUT, which counts how often each line and branch of ours is taken."""
+    """Build BUILD (or the unit test) in OUT with counters for the lines and branches of the series."""
     overlay = out / 'src'
     if build == 'unit':
         return unit_binary(out, overlay, COUNTING)
@@ -105,7 +103,7 @@ def instrumented(build, out):
 
 
 def counted(build, out, home):
-    """{file: [gcov's lines]} of what was counted in HOME, of the lines that the series adds."""
+    """{file: [gcov's lines]} of the counts in HOME, only for lines that the series adds."""
     if not any(home.glob('*.gcda')):
         return {}
     for notes in out.glob('*.gcno'):
@@ -123,7 +121,7 @@ def counted(build, out, home):
 
 
 def reach(judge, binary, out):
-    """What JUDGE reaches on an instrumented BINARY in OUT, {file: {line: (times, [times of each branch])}}; seconds."""
+    """Run JUDGE on an instrumented BINARY in OUT: {file: {line: (times, [times of each branch])}}, and seconds."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='gcov-') as home:
         wrong = judge.wrong(binary, {'GCOV_PREFIX': home, 'GCOV_PREFIX_STRIP': '99'})
@@ -137,7 +135,7 @@ def reach(judge, binary, out):
 
 
 def add(lines, more):
-    """Add what MORE counts of a file to LINES."""
+    """Add the counts in MORE to LINES."""
     for line, (times, branches) in more.items():
         before, taken = lines.get(line, (0, []))
         lines[line] = (before + times, [a + b for a, b in itertools.zip_longest(taken, branches, fillvalue=0)])
@@ -149,20 +147,20 @@ def sources():
 
 
 def simulator():
-    """What the tests have in common, as a hash."""
+    """A hash of the simulator, which all scenarios share."""
     files = sorted(path for path in (TOP / 'tests/kvmsim').iterdir() if path.suffix in ('.c', '.h', '.py'))
     return hashlib.sha256(''.join(path.read_text() for path in files).encode()).hexdigest()
 
 
 def measured():
-    """What was measured last, of whatever sources and tests there were then."""
+    """The last measurement; its sources and tests can be older than today's."""
     return json.loads(REACHED.read_text()) if REACHED.exists() else {}
 
 
 def reached(anew=False, progress=lambda text: None):
-    """What each judge reaches ("files") and its "seconds", measured where that is not known, or all ANEW."""
+    """What each judge reaches ("files") and its "seconds"; measures all if ANEW, or else what is unknown."""
     now = {'sources': sources(), 'simulator': simulator()}
-    # what a line is reached by does not depend on the simulator's inside
+    # keep what is known if only the simulator changed: its internals hardly affect which lines a test reaches
     then = {} if anew else measured()
     known = then['judges'] if then.get('sources') == now['sources'] else {}
     known = {judge.name: known[judge.name] for judge in judges() if known.get(judge.name, {}).get('key') == judge.key}
@@ -175,7 +173,7 @@ def reached(anew=False, progress=lambda text: None):
 
 
 def measure(missing, known, progress):
-    """Put what each of MISSING reaches into KNOWN."""
+    """Measure what each judge in MISSING reaches, and add it to KNOWN."""
     machine.END = cases.END = signal.SIGTERM
     with tempfile.TemporaryDirectory(prefix='gcov-') as home, machine.workers(JOBS) as pool:
         home = pathlib.Path(home)
@@ -190,14 +188,14 @@ def measure(missing, known, progress):
 
 
 def rate(known):
-    """How many lines a test reaches in a second, of what was measured of it; of a new one more than of any other."""
+    """The lines that a test reaches per second, from its measurement KNOWN; a new test comes first."""
     if not known:
         return float('inf')
     return sum(times > 0 for lines in known['files'].values() for times, _ in lines.values()) / known['seconds']
 
 
 def changed_lines(old, new):
-    """The numbers of the lines of OLD that are not in NEW, or beside which NEW has more."""
+    """The numbers of the lines of OLD that NEW lacks, or next to which NEW adds lines."""
     found = set()
     for kind, first, last, _, _ in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if kind != 'equal':
@@ -206,7 +204,7 @@ def changed_lines(old, new):
 
 
 def touched():
-    """The judges that are not as they were when it was measured what they reach, or reach what has changed since."""
+    """The judges that changed since the last measurement, or that reach a line that changed."""
     then, now = measured(), sources()
     lines = {name: {str(line) for line in changed_lines(text.splitlines(), now.get(name, '').splitlines())}
              for name, text in then.get('sources', {}).items() if text != now.get(name)}

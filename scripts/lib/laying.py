@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How entries become commits on a base."""
+"""Applying entries to a base, as commits."""
 
 import itertools
 import pathlib
@@ -12,19 +12,19 @@ from lib.git import BASE_REF, identity
 from lib.queue import entries, with_needs
 from lib.system import Error
 
-# What a target/ppc/kvm.c names that has upstream's own version
+# If target/ppc/kvm.c uses this, the base has upstream's version of the series
 UPSTREAM = 'KVM_CAP_PPC_COMPAT_CAPS'
 
 
 def function_of(line):
-    """The function that an @@ LINE names: its parameters can differ from base to base."""
+    """The function that an @@ LINE names, without its parameters, which can differ between bases."""
     text = line.split('@@', 2)[2].strip()
     call = re.search(r'(\w+)\(', text)
     return call[1] if call else text
 
 
 def functions(diff):
-    """{file: [function of each hunk's @@ line, repeats folded]}, C files only."""
+    """{file: [function of each hunk's @@ line, without repetitions]}, for C files only."""
     found, name = {}, None
     for line in diff.splitlines():
         if line.startswith('+++ b/'):
@@ -35,25 +35,25 @@ def functions(diff):
 
 
 def check_places(tree, entry, before, after):
-    """Every hunk must be in the function that its @@ line names."""
+    """Check that every hunk is in the function that its @@ line names."""
     landed = functions(tree.git('diff-tree', '-p', '-U1', before, after, '--', *functions(entry.diff)))
     for name, wanted in functions(entry.diff).items():
         if landed.get(name) != wanted:
             odd = next((w for w in wanted if w not in landed.get(name, [])), wanted[-1])
-            raise Error(f'{entry.name}: {name}: the hunk for "{odd}" lands elsewhere on this base: give it more '
-                        'context, or adapt it')
+            raise Error(f'{entry.name}: {name}: the hunk for "{odd}" applies to another function on this base: give '
+                        'it more context, or adapt it')
 
 
 def carried(tree, entry, name):
     """The blob of a file that ENTRY carries, as ENTRY leaves it."""
     path = entry.root / name
     if not path.exists():
-        raise Error(f'{entry.name}: Carries: names {name}, which is not here')
+        raise Error(f'{entry.name}: Carries: names {name}, which does not exist: add it, or correct the header')
     return tree.git('hash-object', '-w', '--path', name, str(path)).strip()
 
 
 def apply_entry(tree, entry, parent, index, blob=carried):
-    """Apply ENTRY to PARENT, with a BLOB for each file that it carries; returns the tree."""
+    """Apply ENTRY to PARENT, and return the tree; BLOB gives the content of each file that ENTRY carries."""
     tree.git('read-tree', parent, index=index)
     if entry.diff.strip():
         done = tree.git('apply', '--cached', '--recount', '--whitespace=nowarn', '-', index=index,
@@ -62,14 +62,13 @@ def apply_entry(tree, entry, parent, index, blob=carried):
             failed = re.search(r'patch failed: (.*?):(\d+)', done.stderr)
             where = f'{failed[1]}: the hunk at line {failed[2]}' if failed else \
                 done.stderr.strip().splitlines()[0].replace('error: ', '')
-            raise Error(f'{entry.name}: {where} does not apply to this base: adapt the entry, or graft a base that '
-                        'it fits')
+            raise Error(f'{entry.name}: {where} does not apply to this base: adapt the entry, or choose another base')
     for name in entry.carries:
         wanted = blob(tree, entry, name)
         there = tree.git('ls-files', '-s', '--', name, index=index).split()
         if there and there[1] != wanted:
-            raise Error(f'{entry.name}: {name} is in this base already, and not as here: adapt the entry, or graft a '
-                        'base that it fits')
+            raise Error(f'{entry.name}: this base has a different {name} already: adapt the entry, or choose another '
+                        'base')
         tree.git('update-index', '--add', '--cacheinfo', f'100644,{wanted},{name}', index=index)
     new = tree.git('write-tree', index=index).strip()
     check_places(tree, entry, parent, new)
@@ -77,14 +76,14 @@ def apply_entry(tree, entry, parent, index, blob=carried):
 
 
 def commit_entry(tree, entry, parent, index, when):
-    """Commit ENTRY on top of PARENT; returns the commit."""
+    """Commit ENTRY on top of PARENT, and return the commit."""
     date = {'GIT_AUTHOR_DATE': when, 'GIT_COMMITTER_DATE': when}
     return tree.git('commit-tree', '-p', parent, '-F', '-', apply_entry(tree, entry, parent, index),
                     data=entry.message, extra={**identity(), **date}).strip()
 
 
 def lay(tree, base, listed):
-    """Commit the entries on BASE, files untouched; returns the last commit."""
+    """Commit the entries on BASE without touching the work tree, and return the last commit."""
     seconds = int(tree.git('show', '-s', '--format=%ct', base))
     commit = base
     with tempfile.TemporaryDirectory() as scratch:
@@ -94,30 +93,30 @@ def lay(tree, base, listed):
 
 
 def lay_topic(tree, topics, name):
-    """Lay a topic on what it needs; returns the last commit of that, and its own."""
+    """Apply a topic on top of what it needs; return the last commit of the topics it needs, and its own last one."""
     *needs, topic = with_needs(topics, [name])
     below = lay(tree, tree.tip(BASE_REF), entries(needs))
     return below, lay(tree, below, topic.entries)
 
 
 def edited(tree):
-    """Paths that differ from the branch's tip, new ones included."""
+    """The paths that differ from HEAD, including new ones."""
     lines = tree.git('status', '--porcelain', '-z', '-uall').split('\0')
     return [line[3:] for line in lines if line and line[3:] != str(DEVICES)]
 
 
 def says(tree, tip):
-    """The messages and trees of the commits up to TIP, whoever committed them."""
+    """The messages and trees of the commits up to TIP, for a comparison that ignores the committer."""
     return tree.git('log', '--format=%T %B', f'{BASE_REF}..{tip}')
 
 
 def has_upstream(tree, base):
-    """Whether BASE asks the kernel by itself: upstream's own version of this series."""
+    """Whether BASE has upstream's version of this series, which asks the kernel too."""
     return bool(tree.git('grep', '-l', UPSTREAM, base, '--', 'target/ppc/kvm.c', check=False).stdout)
 
 
 def without(tree, entry, commit, index):
-    """The tree of COMMIT with ENTRY taken back; None where it is not in there."""
+    """The tree of COMMIT with ENTRY reverted, or None if COMMIT does not contain it."""
     tree.git('read-tree', commit, index=index)
     if entry.diff.strip() and tree.git('apply', '--cached', '-R', '--recount', '-', index=index, data=entry.diff,
                                        check=False).returncode:
@@ -130,18 +129,18 @@ def without(tree, entry, commit, index):
 
 
 def still_adds(tree, base, listed):
-    """(entry, 'there', 'adds' or 'adapt') of each entry, those that add something being laid in turn."""
+    """(entry, 'there', 'adds' or 'adapt') for each entry; entries that apply are committed one after the other."""
     states, commit, when = {}, base, tree.git('show', '-s', '--format=%ct +0000', base).strip()
     with tempfile.TemporaryDirectory() as scratch:
         index = pathlib.Path(scratch, 'index')
         for entry in listed:
-            # first whether it applies: lines that an entry removes could be put back anywhere
+            # try to apply first: reverting an entry that only removes lines could succeed anywhere
             try:
                 commit = commit_entry(tree, entry, commit, index, when)
                 states[entry] = 'adds'
             except Error:
                 states[entry] = 'adapt'
-        # from the last on: a later one can have changed what an earlier one brought
+        # revert the last one first: a later entry can change what an earlier one added
         for entry in reversed([entry for entry, state in states.items() if state == 'adapt']):
             before = without(tree, entry, base, index)
             if before:

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A topic as mails: patches for git am, and a cover letter with the figures of the last runs."""
+"""A topic as mails: patches for git am, and a cover letter with figures from the last runs."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ from tests.lab import matrix
 
 
 def write_mails(tree, topic, commits, output, version=None, rfc=False):
-    """TOPIC, which is COMMITS, as files in OUTPUT; returns them in order, cover letter first."""
+    """Write TOPIC, the range COMMITS, to files in OUTPUT; return them in order, the cover letter first."""
     output = pathlib.Path(output).resolve()
     shutil.rmtree(output, ignore_errors=True)
     options = [f'--reroll-count={version}'] if version else []
@@ -35,7 +35,7 @@ def matrix_figures(rows):
     right = {qemu: [matrix.came_to(row['runs'][qemu]) == row['patched'] for row in rows] for qemu in matrix.QEMUS}
     kernels = sorted({run['l1']['kernel'] for row in rows for run in row['runs'].values()})
     return f'Of {len(rows)} combinations of host, mode, nested API, kernel and options, {sum(right["distro"])} come ' \
-        f'out right with the unpatched QEMU and {sum(right["patched"])} with all series of this set ' \
+        f'out right with unpatched QEMU and {sum(right["patched"])} with all series of this set ' \
         f'(Linux {", ".join(kernels)}).'
 
 
@@ -44,7 +44,7 @@ def bench_figures(found):
     return f'A change of mode of {ours["vcpus"]} vCPUs takes {ours["cas"]} ioctls instead of {theirs["cas"]}.'
 
 
-# What the cover letter says of what "make ..." left in build/
+# How the cover letter words the results of "make matrix" and "make bench" in build/
 WORDS = dict(zip(FIGURES, (matrix_figures, bench_figures), strict=True))
 
 
@@ -55,8 +55,8 @@ def figures(topics, topic):
         if path.exists() and path.stat().st_mtime > changed:
             yield textwrap.fill(WORDS[name](json.loads(path.read_text())), 76)
         else:
-            say(f'{topic.name}: the cover letter has no figures of "make {name}", which was not run with this series '
-                'yet')
+            say(f'{topic.name}: the cover letter has no figures of "make {name}", which has not run since the series '
+                'changed')
 
 
 def needed(topics, topic):
@@ -66,20 +66,20 @@ def needed(topics, topic):
 
 
 def recipients(tree, mails):
-    """Whom QEMU's MAINTAINERS names for these patches."""
+    """The people and lists that QEMU's MAINTAINERS names for these patches."""
     found = run(['perl', 'scripts/get_maintainer.pl', '--nogit', '--nogit-fallback', '--norolestats',
                  *map(str, mails)], cwd=tree.path)
-    return '---\nTo, as scripts/get_maintainer.pl has it:\n' + ''.join(f'  {line}\n' for line in found.splitlines())
+    return '---\nTo, from scripts/get_maintainer.pl:\n' + ''.join(f'  {line}\n' for line in found.splitlines())
 
 
 def complete_cover(cover, tree, mails, paragraphs):
-    """PARAGRAPHS below the text, then the recipients, then git's list of patches."""
+    """Add PARAGRAPHS and the recipients after the text, before git's list of patches."""
     text, *summary = re.split(r'\n\n(?=.+ \(\d+\):\n)', cover.read_text(), maxsplit=1)
     cover.write_text('\n\n'.join([text, *paragraphs, recipients(tree, mails).rstrip(), *summary]))
 
 
 def write_series(tree, topics, topic, version=None, rfc=False):
-    """TOPIC in build/series, with all that its cover letter says; the files in order."""
+    """Write TOPIC to build/series, with a complete cover letter; return the files in order."""
     mails = write_mails(tree, topic, lay_topic(tree, topics, topic.name), BUILD / 'series' / topic.name,
                         version, rfc)
     complete_cover(mails[0], tree, mails[1:], [*figures(topics, topic), *needed(topics, topic)])

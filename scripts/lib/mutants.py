@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Faults in the C of the series, and whether a test fails for each."""
+"""Faults in the C code of the series, and whether a test fails for each."""
 
 import collections
 import concurrent.futures
@@ -19,16 +19,16 @@ from lib.system import TOP, Error, Unknown, say
 from tests.kvmsim import machine
 
 EQUIVALENT = TOP / 'tests/mutants.cfg'
-# Seconds: most tests take one, so one that takes this long and five times its own time hangs
+# Seconds.  Most tests take one: a test hangs if it takes this long and five times its usual time
 PATIENCE = 30
-# So many lines on each side of a fault are looked at to see which test may notice it
+# How many lines on each side of a fault count when the tests are ordered
 AROUND = 30
 KEYS = ('file', 'function', 'line', 'change')
 FLAGS = ['-O1', '-w', '-U_FORTIFY_SOURCE']
 
 
 class Fault:
-    """A fault, the builds that have it, and what became of it."""
+    """A fault, the builds that contain it, and the test that detected it."""
 
     def __init__(self, number, edit, builds):
         self.number, self.edit, self.builds = number, edit, builds
@@ -39,7 +39,7 @@ class Fault:
 
     @property
     def key(self):
-        """What tests/mutants.cfg says of it: KEYS."""
+        """The values of KEYS that identify the fault in tests/mutants.cfg."""
         line = ' '.join(source(self.edit.file)[self.edit.line - 1].split())
         return self.edit.file, self.edit.function or 'none', line, self.edit.change
 
@@ -78,7 +78,7 @@ def topic_of():
 
 
 def chosen(faults, only):
-    """Those of FAULTS that ONLY asks for: a file, a line of it, a topic."""
+    """The FAULTS in ONLY: a file, FILE:LINE, or a topic."""
     if not only:
         return faults
     name, _, line = only.partition(':')
@@ -87,12 +87,12 @@ def chosen(faults, only):
     if only in queue():
         topics = topic_of()
         return [fault for fault in faults if topics.get((fault.edit.file, fault.edit.line)) == only]
-    raise Unknown(f'{only} is neither a topic nor a file with or without :LINE: there are {", ".join(queue())}, '
+    raise Unknown(f'{only} is not a topic, FILE or FILE:LINE: there are {", ".join(queue())}, '
                   f'{", ".join(sorted(added_lines()))}')
 
 
 def equivalents(faults):
-    """The faults that tests/mutants.cfg names; a stanza that names none is a mistake."""
+    """The faults that tests/mutants.cfg lists; each stanza must match one."""
     found = set()
     for name, stanza in read_stanzas(EQUIVALENT, (*KEYS, 'reason')).items():
         same = {fault for fault in faults if fault.key == tuple(stanza[key] for key in KEYS)}
@@ -114,7 +114,7 @@ class Lines:
                 self.tests.update((name, line) for line, (times, _) in lines.items() if times)
 
     def judges(self, fault):
-        """The tests that can notice FAULT."""
+        """The tests that can detect FAULT."""
         edit = fault.edit
         near = self.near(edit)
         for judge in judges.judges():
@@ -124,7 +124,10 @@ class Lines:
                 yield judge
 
     def near(self, edit):
-        """The line itself and its statement's first; else those around it; all of the file outside of functions."""
+        """The fault's line and the first line of its statement, or else the nearest ones that gcov counts.
+
+        Outside of functions, all lines of the file.
+        """
         known = self.known[edit.file]
         if edit.function is None:
             return known
@@ -135,14 +138,14 @@ class Lines:
 
 
 class Order:
-    """The order of the tests: what noticed faults in the function, then what reaches the rarest lines."""
+    """The order of the tests: first those that detected faults in the function, then by rarity()."""
 
     def __init__(self, lines):
         self.lines, self.lock, self.counts = lines, threading.Lock(), collections.defaultdict(collections.Counter)
         self.seconds = {name: judge['seconds'] for name, judge in lines.reached.items()}
 
     def rarity(self, fault, judge):
-        """How much JUDGE reaches around FAULT that few others do, in a second of its time."""
+        """How many lines around FAULT that few other tests reach JUDGE reaches per second."""
         reached = self.lines.reached[judge.name]['files'].get(fault.edit.file, {})
         around = range(fault.edit.line - AROUND, fault.edit.line + AROUND)
         return sum(1 / self.lines.tests[fault.edit.file, line] for line, (times, _) in reached.items()
@@ -151,7 +154,7 @@ class Order:
     def of(self, fault, tests):
         with self.lock:
             counts = self.counts[fault.edit.file, fault.edit.function]
-            # the unit test takes no time
+            # the unit test comes first because it takes no time
             return sorted(tests, key=lambda judge: (judge.build != 'unit', -counts[judge.name],
                                                     -self.rarity(fault, judge)))
 
@@ -161,7 +164,7 @@ class Order:
 
 
 def try_out(fault, tests, binaries, order, env):
-    """Run TESTS on BINARIES until one fails: it is what kills FAULT."""
+    """Run TESTS on BINARIES until one fails, which kills FAULT."""
     for judge in order.of(fault, tests):
         patience = max(PATIENCE, 5 * order.seconds[judge.name])
         if judge.build in binaries and judge.wrong(binaries[judge.build], env, patience):
@@ -172,7 +175,7 @@ def try_out(fault, tests, binaries, order, env):
 
 
 def with_all(faults, build, home):
-    """BUILD with every one of FAULTS in it; those that do not compile are killed by that, and left out."""
+    """Build BUILD with all of FAULTS; a fault that does not compile is killed by the compiler, and left out."""
     inside, _ = mutate.faults()
     overlay = home / 'src'
     left = [fault for fault in faults if build in fault.builds and fault.edit.function]
@@ -197,7 +200,7 @@ def with_all(faults, build, home):
 
 
 def broken(said, overlay):
-    """The numbers of the copies that the compiler complains of."""
+    """The numbers of the copies for which the compiler printed errors."""
     found = set()
     for name, line in re.findall(r'([^\s:]+):(\d+):\d+: error: ', said):
         if overlay in pathlib.Path(name).parents:
@@ -214,13 +217,13 @@ def broken(said, overlay):
 def binary(build, home, overlay, names):
     if build == 'unit':
         return judges.unit_binary(home, overlay, [*FLAGS, '-fsanitize=address,undefined', '-fno-sanitize-recover'])
-    # a header can be in any of them
+    # any file can include a header
     names = None if any(name.endswith('.h') for name in names) else names
     return relink(build, home, overlay, FLAGS, names)
 
 
 def by_itself(fault, lines, order, home):
-    """Build FAULT alone, and try it out."""
+    """Build QEMU with FAULT only, and run its tests."""
     tests = list(lines.judges(fault))
     binaries = {}
     for build in sorted({judge.build for judge in tests}):
@@ -238,7 +241,7 @@ def by_itself(fault, lines, order, home):
 
 
 def try_all(faults, jobs):
-    """Try out all of FAULTS, JOBS at a time."""
+    """Run the tests of all FAULTS, JOBS at a time."""
     lines = Lines()
     order = Order(lines)
     with tempfile.TemporaryDirectory(prefix='mutants-') as home, machine.workers(jobs) as pool:

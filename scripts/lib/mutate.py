@@ -1,10 +1,10 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Small faults for the C that the series adds, by the usual operators.
+"""Small faults for the C code that the series adds, with the usual operators.
 
-A fault in a function is compiled as a copy of that function, which runs
-instead of it if the environment has MUTANT=NUMBER: one build has them all.
-What stands outside of functions has no copy, and needs a build of its own.
+A fault in a function becomes a copy of that function, which runs instead of
+the original if the environment has MUTANT=NUMBER, so one build contains all
+of them.  A fault outside of functions cannot be copied and needs its own build.
 """
 
 import concurrent.futures
@@ -39,7 +39,7 @@ INTEGER = re.compile(r'(const )?(_Bool|bool|(unsigned |signed )?(char|short|int|
 
 @dataclasses.dataclass(frozen=True)
 class Edit:
-    """A fault: TEXT instead of what stands in FILE from START to END."""
+    """A fault: TEXT replaces what FILE has from START to END."""
     file: str
     line: int
     start: int
@@ -48,19 +48,19 @@ class Edit:
     text: str
     # None outside of functions
     function: str | None
-    # where the statement begins that it is in: gcov may count that, and not the line itself
+    # the first line of the statement: gcov may count that one instead
     top: int = 0
 
     @property
     def change(self):
-        """The fault as a person reads it, on one line."""
+        """The fault on one line, for people."""
         old, new = (' '.join(text.split()) for text in (self.old, self.text))
         return f'drop {old}' if new in ('', ';') else f'{old} -> {new}'
 
 
 @dataclasses.dataclass
 class Function:
-    """A function of a file: where it begins, its name, its body's braces, its end."""
+    """A function of a file: its name, and the offsets of its start, name, opening brace and end."""
     name: str
     start: int
     at: int
@@ -69,12 +69,12 @@ class Function:
 
 
 def functions(text):
-    """The functions that are defined in TEXT, which is laid out as QEMU's is: braces of functions in column one."""
+    """The functions defined in TEXT, in QEMU's style: the braces of a function are in column one."""
     found, after = [], 0
     for brace in re.finditer(r'^\{$', text, re.M):
         end = re.compile(r'^\}$', re.M).search(text, brace.start())
         head = text[after:brace.start()]
-        # what is between this function and what came before it
+        # skip what is between the previous definition and this function
         start = max((m.end() for m in re.finditer(r'(^[^\n]*[;}/]|^#[^\n]*|^)\n', head, re.M)), default=0)
         name = re.search(r'(\w+)\(', head[start:])
         if name and end:
@@ -98,14 +98,14 @@ def matching(text, start):
 
 
 class Walk:
-    """The faults of one function, from clang's tree of it."""
+    """The faults of one function, from its syntax tree in clang."""
 
     def __init__(self, file, text, function, added):
         self.file, self.text, self.function, self.added = file, text, function, added
         self.found, self.top = {}, 0
 
     def offset(self, place):
-        """(offset, length, whether it is a macro's name) of a location of clang's."""
+        """(offset, length, whether it is the name of a macro) of one of clang's locations."""
         if 'expansionLoc' in place:
             if place['expansionLoc'].get('isMacroArgExpansion'):
                 place = place['spellingLoc']
@@ -115,11 +115,11 @@ class Walk:
         return (place['offset'], place['tokLen'], False) if 'offset' in place and self.here(place) else None
 
     def here(self, place):
-        # what is in another file is a macro's inside
+        # code from another file is the body of a macro
         return 'includedFrom' not in place and self.function.start <= place['offset'] < self.function.end
 
     def span(self, node):
-        """(start, end) of NODE in the text, or None: a macro and its arguments are one."""
+        """(start, end) of NODE in the text, or None; a macro includes its arguments."""
         places = node.get('range', {})
         begin, end = (self.offset(places.get(which, {})) for which in ('begin', 'end'))
         if not begin or not end:
@@ -130,7 +130,7 @@ class Walk:
         return (begin[0], stop) if begin[0] < stop else None
 
     def put(self, start, end, text):
-        """Note the fault if what it changes begins on a line of ours."""
+        """Record the fault if it starts on a line that the series adds."""
         line, old = line_at(self.text, start), self.text[start:end]
         if line in self.added and old.split() != text.split():
             edit = Edit(self.file, line, start, end, old, text, self.function.name, self.top or line)
@@ -146,14 +146,14 @@ class Walk:
         return self.text[slice(*span)] if span else ''
 
     def opaque(self, node):
-        """Whether NODE is what a macro is made of."""
+        """Whether NODE comes from the body of a macro."""
         begin = node.get('range', {}).get('begin', {}).get('expansionLoc')
         return bool(begin) and not begin.get('isMacroArgExpansion')
 
     # The operators.
 
     def visit(self, node, statement=False, condition=False, constant=False):
-        """Note the faults of NODE and of all below it."""
+        """Record the faults of NODE and of all nodes below it."""
         kind = node.get('kind')
         if statement:
             span = self.span(node)
@@ -165,7 +165,7 @@ class Walk:
                 self.visit(child, condition=condition, constant=constant)
             return
         if self.opaque(node):
-            # only what was handed to the macro is ours
+            # mutate the arguments of a macro, not its body
             if not statement and not condition and not constant and not self.arguments(node):
                 self.constant(node)
             for child in node.get('inner', ()):
@@ -184,7 +184,7 @@ class Walk:
             self.visit(child)
 
     def drop(self, node):
-        """Leave out a statement."""
+        """Drop a statement."""
         if node.get('kind') in NEVER_DROPPED or not self.span(node):
             return
         start, end = self.span(node)
@@ -205,7 +205,7 @@ class Walk:
             self.replace(node, f'({text} + 1)')
 
     def cond(self, node, fixed=('true', 'false')):
-        """Fix a condition both ways; negate it where it cannot be."""
+        """Make a condition always true and always false; negate it if only one of them is possible."""
         text = self.source(node)
         if text:
             self.replace(node, *fixed, *([f'!({text})'] if len(fixed) < 2 else []))
@@ -242,12 +242,12 @@ class Walk:
 
     def on_WhileStmt(self, node, _):
         condition, body = node['inner'][-2:]
-        # one that is always true need not end
+        # if the condition is always true, the loop may not end
         self.cond(condition, ('false',))
         self.visit(body, statement=True)
 
     def on_ForStmt(self, node, _):
-        # init, a declaration, condition, step, body; {} for what is not there
+        # init, declaration, condition, step, body; a missing one is {}
         first, _, condition, _, body = node['inner']
         self.visit(first)
         if condition:
@@ -323,7 +323,7 @@ class Walk:
 
 
 def tree(build, name, function):
-    """clang's tree of FUNCTION of NAME as BUILD compiles it, or None where that is not compiled."""
+    """clang's syntax tree of FUNCTION in file NAME for BUILD, or None if BUILD does not compile the function."""
     words, _ = commands(build)[name]
     options = [word for word in words[1 + (words[0] == 'ccache'):] if not word.startswith(GCC_ONLY)]
     done = subprocess.run(['clang', *CLANG[build], *options, '-w', '-fsyntax-only', '-Xclang', '-ast-dump=json',
@@ -340,7 +340,7 @@ def tree(build, name, function):
 
 
 def early_return(walk, node):
-    """Return from a function that is ours before it has done anything."""
+    """Return at the start of a function that the series adds."""
     head = walk.text[walk.function.start:walk.function.at].replace('static', '').replace('inline', '').split()
     if line_at(walk.text, walk.function.at) not in walk.added:
         return
@@ -355,7 +355,7 @@ def early_return(walk, node):
 
 
 def in_functions(build, name):
-    """The faults in the functions of NAME as BUILD has it, and the parameters of each function."""
+    """The faults in the functions of NAME in BUILD, and the parameters of each function."""
     text, added = (grafted().path / name).read_text(), added_lines()[name]
     found, parameters = [], {}
     for function in functions(text):
@@ -405,8 +405,8 @@ def faults():
 
 
 def with_copies(text, edits, parameters):
-    """TEXT with a copy of its function for each of EDITS: {number: Edit}; what runs is for MUTANT to say."""
-    # the first include is osdep.h, before which there is no code
+    """TEXT with a copy of the function for each of EDITS, {number: Edit}; $MUTANT selects the copy that runs."""
+    # osdep.h is always the first include
     pieces = {re.search(r'^#include "qemu/osdep.h"\n', text, re.M).end(): SELECT}
     for function in functions(text):
         own = {number: edit for number, edit in edits.items() if edit.function == function.name}

@@ -16,19 +16,19 @@ from lib.queue import entries, queue
 from lib.system import BUILD, TOP, Error, run, say
 
 QUEUE = 'ppc-host-compat'
-# Sorts above the suite's version and below all that can come after it there:
+# Sorts above the suite's version and below every later version in the suite, such as:
 LOCAL = '+0hostcompat1'
-# ... a rebuild, an update of a stable release, a non-maintainer upload
+# a rebuild, an update of a stable release, a non-maintainer upload
 NEXT = ('+b1', '+deb1u1', '.1')
 
 
 def compare(a, relation, b):
     if subprocess.run(['dpkg', '--compare-versions', a, relation, b], check=False).returncode:
-        raise Error(f'version {a} is not {relation} {b}: choose another local suffix')
+        raise Error(f'version {a} is not {relation} {b}: change LOCAL in scripts/lib/package.py')
 
 
 def next_version(version):
-    """The least that the suite's next version can be: its last number, one up."""
+    """The lowest version that can follow in the suite: the last number plus one."""
     return re.sub(r'\d+$', lambda last: str(int(last[0]) + 1), version)
 
 
@@ -40,7 +40,7 @@ def local_version(version):
 
 
 def write_patches(tree, package, who):
-    """The grafted commits as patches with DEP-3 headers, at the end of the suite's series."""
+    """Append the grafted commits to the suite's patches, with DEP-3 headers."""
     names = []
     commits = tree.git('rev-list', '--reverse', f'{BASE_REF}..HEAD').split()
     for commit, entry in zip(commits, entries(queue().values()), strict=True):
@@ -64,7 +64,7 @@ def write_changelog(package, version, who):
     suite = re.match(r'\S+ \(\S+\) (\S+);', old)[1]
     path.write_text(f'''qemu ({version}) {suite}; urgency=medium
 
-  * Hold ppc64 KVM guests inside the CPU modes that their host really has:
+  * Limit ppc64 KVM guests to the CPU modes that their host has:
     d/patches/{QUEUE}/.
 
  -- {who}  {email.utils.formatdate(localtime=False)}
@@ -73,7 +73,7 @@ def write_changelog(package, version, who):
 
 
 def lint(dsc):
-    """lintian's errors about a source package, without what names the file."""
+    """lintian's errors about a source package."""
     text = run(['lintian', '--allow-root', '--fail-on', 'none', '-L', 'error', str(dsc)])
     return {line for line in text.splitlines() if line.startswith('E: ')}
 
@@ -83,7 +83,7 @@ def version_of(package):
 
 
 def build(suite):
-    """Build the package in build/deb-source/SUITE; the words for what it is."""
+    """Build the package in build/deb-source/SUITE, and return a summary."""
     need_identity()
     place = BUILD / 'deb-source' / suite
     shutil.rmtree(place, ignore_errors=True)
@@ -97,10 +97,10 @@ def build(suite):
     run(['dpkg-source', '--no-check', '-x', str(theirs), str(package)])
     version, grafted = version_of(package), version_of(tree.path)
     if version != grafted:
-        raise Error(f'{suite} has QEMU {version} now and the grafted tree is {grafted}: remove '
+        raise Error(f'{suite} now has QEMU {version}, but the grafted tree is {grafted}: remove '
                     f'{bases.home().relative_to(TOP)}, then run this again')
     ours = local_version(version)
-    # unpacking has applied the suite's own patches; ours are applied by the build
+    # dpkg-source -x has applied the suite's patches; dpkg-source -b applies ours
     names = write_patches(tree, package, who)
     write_changelog(package, ours, who)
     run(['dpkg-source', '-b', 'qemu'], cwd=place)
@@ -110,8 +110,8 @@ def build(suite):
     changed = tree.git('diff', '--name-only', BASE_REF, 'HEAD').split()
     for name in changed:
         if (proof / name).read_bytes() != (tree.path / name).read_bytes():
-            raise Error(f'{name} in the package is not that of the grafted tree')
-    # minutes for each: QEMU is large
+            raise Error(f'{name} in the package differs from the grafted tree')
+    # each takes minutes
     say(f'{suite}: lintian, on both packages')
     with concurrent.futures.ThreadPoolExecutor() as pool:
         known, found = pool.map(lint, (theirs, dsc))

@@ -1,9 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An empty disk for snapshots.
-
-Our own few lines: "lab here" makes one on a host that may have no qemu-img.
-"""
+"""An empty disk for snapshots, made without qemu-img, which the host of "lab here" may not have."""
 
 import struct
 
@@ -11,7 +8,7 @@ from lib.system import BUILD, locked
 
 
 def qcow2():
-    """An empty image for snapshots: header, refcounts, and a level-1 table."""
+    """An empty image: header, refcounts, and a level-1 table."""
     cluster = 1 << 16
     header = struct.pack('>4sIQIIQIIQQIIQ', b'QFI\xfb', 2, 0, 0, 16, 1 << 20, 0, 1, 3 * cluster, cluster, 1, 0, 0)
     image = bytearray(4 * cluster)

@@ -9,7 +9,7 @@ import re
 from lib.system import TOP, Error, Unknown
 
 SERIES = TOP / 'series'
-# What "make ..." measures, as a cover letter asks for it
+# A cover letter can ask for the results of these make targets
 FIGURES = ('matrix', 'bench')
 
 
@@ -29,7 +29,7 @@ class Entry:
         self.carries = folded(message, 'Carries').split()
         self.body = message.get_payload().strip()
         if not self.subject or not self.body or not mark:
-            raise Error(f'{self.name}: an entry is a Subject: header, a message, a line with --- and hunks')
+            raise Error(f'{self.name}: an entry needs a Subject: header, a message, a line with --- and hunks')
 
     @property
     def message(self):
@@ -42,23 +42,23 @@ class Entry:
 
 
 class Topic:
-    """One folder of series/: a series that stands alone, but for the topics that it needs."""
+    """One directory of series/: a series that depends only on the topics that it needs."""
 
     def __init__(self, folder):
         self.name, cover = folder.name, folder / 'cover.txt'
         if not cover.exists():
-            raise Error(f'series/{self.name} has no cover.txt: write one, with Subject:, Needs: and what it is for')
+            raise Error(f'series/{self.name} has no cover.txt: write one, with Subject:, Needs: and a text')
         message = email.message_from_string(cover.read_text())
         self.subject, self.text = folded(message, 'Subject'), message.get_payload().strip()
         self.needs = [name for name in folded(message, 'Needs').split() if name != 'none']
         self.figures = folded(message, 'Figures').split()
         self.entries = [Entry(path) for path in sorted(folder.glob('*.patch'))]
         if not self.subject or not self.text:
-            raise Error(f'series/{self.name}/cover.txt: a cover is a Subject: header, an empty line and a text')
+            raise Error(f'series/{self.name}/cover.txt: a cover needs a Subject: header, an empty line and a text')
         if not set(self.figures) <= set(FIGURES):
             raise Error(f'series/{self.name}/cover.txt: Figures: takes {" and ".join(FIGURES)}')
         if not self.entries:
-            raise Error(f'series/{self.name} has no entry: add one, or remove the folder')
+            raise Error(f'series/{self.name} has no entry: add one, or remove the directory')
 
 
 def entries(topics):
@@ -66,7 +66,7 @@ def entries(topics):
 
 
 def check_once(listed):
-    """No entry is in the queue twice, and no file is carried twice."""
+    """Check that no entry and no carried file is in the queue twice."""
     seen = {}
     for entry in listed:
         for what in (f'the subject "{entry.subject}"', f'the name {entry.slug}',
@@ -76,10 +76,10 @@ def check_once(listed):
 
 
 def queue(folder=SERIES):
-    """{name: topic} of FOLDER in the order that Needs: gives, by the alphabet where that is free."""
+    """{name: topic} of FOLDER, in the order that Needs: requires, otherwise alphabetically."""
     lost = next(iter(sorted(folder.glob('*.patch'))), None)
     if lost:
-        raise Error(f'series/{lost.name} is in no topic: move it into a folder of series/')
+        raise Error(f'series/{lost.name} is not in a topic: move it into a directory of series/')
     found = {path.name: Topic(path) for path in sorted(folder.iterdir()) if path.is_dir()}
     for topic in found.values():
         for name in topic.needs:
@@ -100,7 +100,7 @@ def queue(folder=SERIES):
 
 
 def with_needs(topics, names):
-    """The topics called NAMES and all that they need, in the order of TOPICS; all where there are no NAMES."""
+    """The topics NAMES and all that they need, in the order of TOPICS; all topics if NAMES is empty."""
     wanted, rest = set(), list(names or topics)
     while rest:
         name = rest.pop()
@@ -113,5 +113,5 @@ def with_needs(topics, names):
 
 
 def asked(topics, name):
-    """The topic called NAME; all where that is empty."""
+    """The topic NAME, or all topics if NAME is empty."""
     return with_needs(topics, [name])[-1:] if name else [*topics.values()]

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What was edited in a grafted tree goes back to the topics that are laid there."""
+"""Writing edits of the grafted tree back to the topics that are applied there."""
 
 import collections
 import itertools
@@ -18,12 +18,12 @@ from lib.queue import SERIES, entries, queue, with_needs
 from lib.system import TOP, Error, scratch, write_whole
 
 SPDX = 'GPL-2.0-or-later'
-# Context lines a hunk may hold on a side: the first that makes it certain.
+# Lines of context on each side of a hunk; the first number that makes the hunk's place unique is used.
 CONTEXT = (1, 2, 3)
 
 
 class Step(NamedTuple):
-    """A commit of the branch, the edits that belong to it included: its message, the trees before and after it."""
+    """A commit of the branch with the edits that belong to it: its message, the trees before and after it."""
     subject: str
     body: str
     before: str
@@ -31,7 +31,7 @@ class Step(NamedTuple):
 
 
 def widen(hunk, old_lines):
-    """Give HUNK (a -U1 hunk: header and lines) the context that makes it certain."""
+    """Give HUNK (a -U1 hunk: header and lines) the context that makes its place unique."""
     start, new, func = re.match(r'@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@(.*)', hunk[0]).groups()
     start, new = int(start), int(new)
     body = hunk[1:]
@@ -57,7 +57,7 @@ def widen(hunk, old_lines):
 
 
 def hunks_of(tree, step, names):
-    """What STEP changes in NAMES, each hunk with as little context as it needs."""
+    """What STEP changes in NAMES, with as little context as each hunk needs."""
     out = []
     for name in names:
         text = tree.git('diff-tree', '-p', '-U1', '--no-renames', '--diff-algorithm=histogram',
@@ -78,7 +78,7 @@ def changed(tree, step, kind):
 
 
 def text_of(tree, step, old):
-    """The entry of STEP: OLD, byte for byte, where that still gives it."""
+    """The text of STEP's entry: OLD, byte for byte, if that still produces STEP."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             if old and old.message == f'{step.subject}\n\n{step.body}\n' and step.after == apply_entry(
@@ -86,7 +86,7 @@ def text_of(tree, step, old):
                     lambda tree, _, name: tree.git('rev-parse', '--verify', '-q', f'{step.after}:{name}').strip()):
                 return old.path.read_text()
         except Error:
-            # another one changed what is around its hunks
+            # another entry changed the context of its hunks
             pass
     carries = ''.join(f' {name}' for name in changed(tree, step, 'A'))
     return f'Subject: {step.subject}\nCarries:{carries}\nSPDX-License-Identifier: {SPDX}\n\n{step.body}\n---\n' \
@@ -94,20 +94,20 @@ def text_of(tree, step, old):
 
 
 def fold(tree, commits, names):
-    """{file: position of the commit that an uncommitted edit of it belongs to}"""
+    """{file: position of the last commit that changes it, to which an uncommitted edit belongs}"""
     places = {}
     for name in names:
         touching = [i for i, commit in enumerate(commits) if tree.git(
             'diff', '--name-only', f'{commit}^', commit, '--', name).strip()]
         if not touching:
-            raise Error(f'no entry touches {name}: commit the edit in {os.path.relpath(tree.path, TOP)}, where it '
-                        'becomes an entry of its own, then refresh again')
+            raise Error(f'no entry changes {name}: commit the edit in {os.path.relpath(tree.path, TOP)}, so that it '
+                        'becomes a new entry, then refresh again')
         places[name] = touching[-1]
     return places
 
 
 def steps_of(tree, base):
-    """The branch from BASE on, uncommitted edits folded in."""
+    """The steps of the branch from BASE on, including uncommitted edits."""
     commits = tree.git('rev-list', '--reverse', f'{base}..HEAD').split()
     places, found, before = fold(tree, commits, edited(tree)), [], base
     with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +116,7 @@ def steps_of(tree, base):
             tree.git('read-tree', commit, index=index)
             for name in (name for name, place in places.items() if place <= i):
                 tree.git('update-index', '--add', '--remove', '--', name, index=index)
-            # configure puts it there: git add -A takes it, too
+            # configure puts this file there, and the user's git add -A adds it
             tree.git('update-index', '--force-remove', '--', str(bases.DEVICES), index=index)
             after = tree.git('write-tree', index=index).strip()
             subject, body = tree.git('show', '-s', '--format=%s%n%b', commit).split('\n', 1)
@@ -126,20 +126,20 @@ def steps_of(tree, base):
 
 
 def topics_of(steps, known, laid):
-    """The topic of each of STEPS: its entry's; else that of the one before it, or of the first that has one."""
+    """The topic of each of STEPS: a new commit belongs to the topic of the one before it, or of the first known one."""
     names = [known[step.subject].topic if step.subject in known else None for step in steps]
     first = next(filter(None, names), None)
     names = list(itertools.accumulate(names, lambda last, own: own or last, initial=first))[1:]
     subjects = [step.subject for step in steps]
     for step, name in zip(steps, names):
         if subjects.count(step.subject) > 1 or not step.body:
-            raise Error(f'the commit "{step.subject}" has the subject of another or no text: reword it')
+            raise Error(f'the commit "{step.subject}" has the same subject as another commit, or no body: reword it')
         if name not in laid:
-            raise Error(f'the commit "{step.subject}" is an entry of {name}, which is not laid: run scripts/graft '
+            raise Error(f'the commit "{step.subject}" is an entry of {name}, which is not applied: run scripts/graft '
                         f'--topic {name} first')
     for name in laid:
         if name not in names:
-            raise Error(f'no commit of the topic {name} is left: take one back, or remove series/{name} and graft')
+            raise Error(f'no commit of the topic {name} is left: restore one, or remove series/{name} and graft')
     return names
 
 
@@ -150,7 +150,7 @@ def write(path, text):
 
 
 def write_topic(tree, folder, steps, known):
-    """Write STEPS as the entries of FOLDER, numbered anew; what else is there goes."""
+    """Write STEPS as the entries of FOLDER, number them, and remove all others."""
     texts = {}
     for number, step in enumerate(steps, 1):
         old = known.get(step.subject)
@@ -164,7 +164,7 @@ def write_topic(tree, folder, steps, known):
 
 
 def write_carried(tree, root, steps, listed):
-    """Write the files that STEPS bring below ROOT; those that LISTED brought and nothing does now go."""
+    """Write the files that STEPS add below ROOT, and remove those that only the entries LISTED added."""
     brought = {name: step.after for step in steps for name in changed(tree, step, 'A')}
     for name, after in brought.items():
         write(root / name, tree.show(after, name))
@@ -173,7 +173,7 @@ def write_carried(tree, root, steps, listed):
 
 
 def copied(folder, root):
-    """The queue in FOLDER, below ROOT, with the files that it carries."""
+    """Copy the queue in FOLDER, and the files that it carries, to ROOT."""
     shutil.copytree(folder, root / folder.name)
     for name in (name for entry in entries(queue(folder).values()) for name in entry.carries):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -186,13 +186,13 @@ def files(root):
 
 
 def rewrite(tree, folder):
-    """Write the branch's commits, and uncommitted edits, to FOLDER; returns the commit that it gives, and how many."""
+    """Write the branch's commits and uncommitted edits to FOLDER; return the resulting commit and their number."""
     base, topics = tree.tip(BASE_REF), queue(folder)
     subjects = tree.git('log', '--format=%s', f'{BASE_REF}..{LAID_REF}').splitlines()
     laid = [topic for topic in topics.values() if any(entry.subject in subjects for entry in topic.entries)]
     if says(tree, lay(tree, base, entries(laid))) != says(tree, LAID_REF):
-        raise Error(f'series/ or a file that it carries was changed here since scripts/graft ran: stash or drop what '
-                    f'is edited in {os.path.relpath(tree.path, TOP)}, run scripts/graft, take it back, then refresh')
+        raise Error(f'series/ or a file that it carries was changed since scripts/graft ran: stash or drop the edits '
+                    f'in {os.path.relpath(tree.path, TOP)}, run scripts/graft, restore the edits, then refresh')
     steps, known = steps_of(tree, base), {entry.subject: entry for entry in entries(topics.values())}
     names, own = [topic.name for topic in laid], collections.defaultdict(list)
     for step, name in zip(steps, topics_of(steps, known, names)):
@@ -203,15 +203,15 @@ def rewrite(tree, folder):
     commit = lay(tree, base, entries(with_needs(queue(folder), names)))
     left = tree.git('diff', '--name-only', commit, steps[-1].after).split()
     if left:
-        raise Error(f'the entries would not give back {left[0]}, so none was written: write the one that changes it '
+        raise Error(f'the entries would not reproduce {left[0]}, so none was written: edit the entry that changes it '
                     'by hand')
     return commit, len(steps)
 
 
 def refresh(tree, folder=SERIES):
-    """Write the branch's commits, and uncommitted edits, back to FOLDER; returns how many commits."""
+    """Write the branch's commits and uncommitted edits back to FOLDER; return the number of commits."""
     if not tree.tip(LAID_REF):
-        raise Error('there is no whole grafted tree yet: run scripts/graft first')
+        raise Error('there is no complete grafted tree yet: run scripts/graft first')
     root = folder.parent
     with scratch(root / 'build/refresh.part') as part:
         copy = copied(folder, part / 'root')
@@ -226,7 +226,7 @@ def refresh(tree, folder=SERIES):
 
 
 def finish(root=TOP):
-    """Put what a refresh wrote in its place; where one was cut off here, the next run ends it."""
+    """Put the output of a refresh in place; if this is interrupted, the next run completes it."""
     ready = root / 'build/refresh'
     if not ready.exists():
         return

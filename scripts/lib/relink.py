@@ -1,9 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A build of QEMU once more, with the C files of the series compiled in another way.
-
-Only these files are compiled; the other objects are those of the build.
-"""
+"""Variants of a build of QEMU: only the C files of the series are compiled again, with other options."""
 
 import concurrent.futures
 import functools
@@ -22,7 +19,7 @@ from lib.system import BUILD, TOP, Error
 
 SOURCE = '../src/'
 TARGET = 'qemu-system-ppc64'
-# Options that QEMU's configure gives gcc, and that not every clang has
+# Options that QEMU's configure passes to gcc, and that some versions of clang lack
 GCC_ONLY = ('-fzero-call-used-regs', '-ftrivial-auto-var-init')
 JOBS = 2
 
@@ -33,7 +30,7 @@ def grafted():
 
 @functools.cache
 def added_lines():
-    """{C file or header: the numbers of the lines that the series adds to it}, for QEMU itself."""
+    """{C file or header: the numbers of the lines that the series adds to it}, without tests."""
     found, name = {}, None
     diff = grafted().git('diff', '-U0', '--no-renames', BASE_REF, '--', '*.c', '*.h', ':!tests')
     for line in diff.splitlines():
@@ -47,7 +44,7 @@ def added_lines():
 
 @functools.cache
 def link_words(build):
-    """The words that link BUILD's QEMU."""
+    """The command that links BUILD's QEMU."""
     place = bases.home() / build
     done = subprocess.run(['ninja', '-C', place, '-t', 'compdb', '-x', 'c_LINKER_RSP', 'c_LINKER'], check=False,
                           text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -55,12 +52,12 @@ def link_words(build):
     for entry in json.loads(done.stdout) if not done.returncode else ():
         if entry['output'] == TARGET:
             return shlex.split(entry['command'])
-    raise Error(f'{place.relative_to(TOP)} does not say how {TARGET} is linked: remove it, then run this again')
+    raise Error(f'{place.relative_to(TOP)} has no command that links {TARGET}: remove it, then run this again')
 
 
 @functools.cache
 def commands(build):
-    """{C file of the series: (the words that compile it in BUILD, its object)}; files that BUILD lacks are left out."""
+    """{C file of the series: (the command that compiles it in BUILD, its object)}, without files that BUILD lacks."""
     place, linked = bases.home() / build, link_words(build)
     found = {}
     for entry in json.loads((place / 'compile_commands.json').read_text()):
@@ -72,19 +69,19 @@ def commands(build):
 
 
 def compile_one(build, overlay, name, flags, out):
-    """Compile NAME as BUILD does, with FLAGS and with what OVERLAY has instead of QEMU's files; its object."""
+    """Compile NAME as BUILD does, plus FLAGS; files in OVERLAY replace QEMU's.  Return (BUILD's object, ours)."""
     words, output = commands(build)[name]
     place, folder = bases.home() / build, str(pathlib.Path(name).parent)
     source = overlay / name
     source.parent.mkdir(parents=True, exist_ok=True)
     if not source.exists():
         source.symlink_to(place / SOURCE / name)
-    # what stands beside the file is found there only if the file itself is there
+    # gcc looks for "..." includes beside the file, which is in the overlay: name QEMU's directories, too
     beside = [word for root in (overlay, place / SOURCE) for sub in (folder, '.', 'include')
               for word in ('-iquote', str(root / sub))]
     headers = ['-isystem', str(overlay / 'linux-headers')]
     if (overlay / 'linux-headers/asm-powerpc').exists() and not (overlay / 'linux-headers/asm').exists():
-        # as QEMU's configure has it for a host of this architecture
+        # as QEMU's configure does for a ppc host
         (overlay / 'linux-headers/asm').symlink_to('asm-powerpc')
     built = out / pathlib.Path(output).name
     first = 1 + (words[0] == 'ccache')
@@ -93,7 +90,7 @@ def compile_one(build, overlay, name, flags, out):
 
 
 def relink(build, out, overlay, flags=(), names=None, link_flags=()):
-    """BUILD's QEMU in the folder OUT, NAMES of the series (None: all) compiled anew; returns its path."""
+    """Build BUILD's QEMU in OUT, with only NAMES (None: all) of the series compiled again; return its path."""
     place = bases.home() / build
     out.mkdir(parents=True, exist_ok=True)
     names = [name for name in commands(build) if names is None or name in names]
@@ -106,12 +103,12 @@ def relink(build, out, overlay, flags=(), names=None, link_flags=()):
 
 
 def sanitized(name):
-    """Make NAME, the build kvm where undefined behavior of the series' C ends QEMU, unless it is up to date."""
+    """Build NAME, a variant of kvm in which undefined behavior of the series' C code ends QEMU."""
     made = bases.home() / name / TARGET
     with binaries.building(made.parent):
         if made.exists() and made.stat().st_mtime > (bases.home() / 'kvm' / TARGET).stat().st_mtime:
             return
-        # gcc's libubsan needs the C++ runtime, which nothing else here does
+        # only gcc's libubsan needs the C++ runtime
         runtime = Suite(host_suite(), 'ppc64el').root(BUILD / 'roots/libstdc++', ['libstdc++6'], closure=False)
         library = runtime / 'usr/lib/powerpc64le-linux-gnu'
         relink('kvm', made.parent, made.parent / 'src', ['-fsanitize=undefined'],

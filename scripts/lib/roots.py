@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Roots: unpacked Debian packages, which a run takes programs and libraries from."""
+"""Roots: unpacked Debian packages with the programs and libraries that a run uses."""
 
 from lib import bases
 from lib.debian import Suite, host_suite
@@ -9,7 +9,7 @@ from lib.system import BUILD
 # A suite whose qemu-system-ppc64 has Power11 and both nested APIs, and whose
 # user-mode emulator has Power11.
 EMULATOR_SUITE = 'trixie'
-# What the packages of a root depend on but no program of ours ever runs.
+# Dependencies that no program here ever runs.
 UNUSED = ('perl', 'perl-base', 'perl-modules-5.40', 'libperl5.40', 'systemd', 'debconf', 'passwd',
           'qemu-system-modules-spice', 'qemu-system-modules-opengl', 'ipxe-qemu')
 SYSROOT_PACKAGES = ['libc6-dev', 'libglib2.0-dev', 'libfdt-dev', 'zlib1g-dev']
@@ -30,7 +30,7 @@ def emulator_command(root):
 
 
 def powernv_root(machine):
-    """amd64: a qemu-system-ppc64 that has MACHINE, powernv10 or powernv11."""
+    """amd64: a qemu-system-ppc64 that has the machine powernv10 or powernv11."""
     if machine == 'powernv10':
         return emulator_root()
     return Suite('sid', 'amd64').root(BUILD / 'roots/sid-amd64', ['qemu-system-ppc', 'qemu-system-data'], skip=UNUSED)
@@ -43,13 +43,13 @@ def user_emulator():
 
 
 def meson_path():
-    """A meson new enough for QEMU, for PYTHONPATH: Debian 12's own is not."""
+    """The PYTHONPATH of a meson that is new enough for QEMU; that of Debian 12 is not."""
     root = Suite(EMULATOR_SUITE, 'amd64').root(BUILD / 'roots' / 'meson', ['meson'], closure=False)
     return str(root / 'usr/lib/python3/dist-packages')
 
 
 def guest_root():
-    """ppc64el: Debian's own QEMU of the base's suite, its libraries, firmware and busybox."""
+    """ppc64el: Debian's QEMU of the base's suite, its libraries, firmware and busybox."""
     suite = bases.base_suite()
     return Suite(suite, 'ppc64el').root(
         BUILD / 'roots' / f'{suite}-ppc64el', ['qemu-system-ppc', 'qemu-system-data', 'busybox'], skip=UNUSED)
@@ -63,7 +63,7 @@ def libvirt_root():
 
 
 def distro_qemu():
-    """Debian's own ppc64le qemu-system-ppc64; it runs with guest_root()'s libraries."""
+    """Debian's ppc64le qemu-system-ppc64; it needs the libraries of guest_root()."""
     return guest_root() / 'usr/bin/qemu-system-ppc64'
 
 

@@ -8,7 +8,7 @@ from lib.system import TOP, Error
 
 
 def read_stanzas(path, keys):
-    """{name: {key: value}} of the stanzas in PATH, which have KEYS and no others."""
+    """{name: {key: value}} of the stanzas in PATH, which must have exactly KEYS."""
     config = configparser.ConfigParser(interpolation=None, delimiters=['='], comment_prefixes=['#'])
     try:
         config.read_string(path.read_text(), str(path.relative_to(TOP)))
@@ -16,6 +16,6 @@ def read_stanzas(path, keys):
         raise Error(' '.join(str(e).split())) from None
     for name in config.sections():
         if sorted(config[name]) != sorted(keys):
-            raise Error(f'{path.relative_to(TOP)}: [{name}] has {", ".join(config[name])}: it has to have '
+            raise Error(f'{path.relative_to(TOP)}: [{name}] has {", ".join(config[name])}: it must have '
                         f'{", ".join(keys)}')
     return {name: dict(config[name]) for name in config.sections()}

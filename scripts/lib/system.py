@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Programs, locks and whole files: what every command needs of this machine."""
+"""Programs, locks and files that are replaced atomically."""
 
 import contextlib
 import errno
@@ -12,24 +12,24 @@ import sys
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = TOP / 'build'
-# Mounts and processes end with the script, even where it gets no chance to end them
+# Mounts and processes end with the script, even if it is killed
 ALONE = ['setpriv', '--pdeathsig', 'KILL', '--',
          'unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc']
 
 
 class Error(Exception):
-    """What failed and what to do about it, in one sentence."""
+    """Says in one sentence what failed and what to do about it."""
 
 
 class Unknown(Error):
-    """Bad input, for exit code 2."""
+    """Bad input, which means exit code 2."""
 
 
 @contextlib.contextmanager
 def locked(name, busy=None):
-    """Hold build/NAME.lock: one process at a time makes what NAME stands for.
+    """Hold build/NAME.lock, so that one process at a time makes NAME.
 
-    BUSY is said where another process has it.
+    If another process holds it, print BUSY and wait.
     """
     BUILD.mkdir(exist_ok=True)
     with open(BUILD / f'{name}.lock', 'w') as lock:
@@ -44,7 +44,7 @@ def locked(name, busy=None):
 
 @contextlib.contextmanager
 def scratch(place):
-    """PLACE, an empty folder for as long as it is needed; what a killed run left there goes first."""
+    """Make PLACE an empty directory and remove it at the end; a killed run may have left files there."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     try:
@@ -54,7 +54,7 @@ def scratch(place):
 
 
 def write_whole(path, text):
-    """PATH has TEXT, or what it had before."""
+    """Write TEXT to PATH; if this is interrupted, PATH keeps its old content."""
     half = path.with_name(f'{path.name}.part')
     half.write_text(text)
     half.rename(path)
@@ -66,9 +66,9 @@ def say(text):
 
 
 def run(command, **kwargs):
-    """Run COMMAND quietly; its own last words become the error."""
+    """Run COMMAND quietly, and return its output; if it fails, its error messages become the Error."""
     try:
-        # "lab here" runs on Python 3.6, too: text=True has its old name there
+        # "lab here" has to run with Python 3.6, where text=True has its old name
         return subprocess.run(command, check=True, universal_newlines=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs).stdout
     except FileNotFoundError:
@@ -81,12 +81,12 @@ def run(command, **kwargs):
 
 
 def culprit(lines, usual):
-    """The one of LINES that says that the disk is full, which others follow; else USUAL."""
+    """The first of LINES that says that the disk is full, which causes the others; or else USUAL."""
     return next((line for line in lines if line.endswith('No space left on device')), usual)
 
 
 def reason(error):
-    """What ERROR says and what to do; an OSError says only half of it."""
+    """The text of ERROR; an OSError does not say what to do, so add that."""
     if not isinstance(error, OSError):
         return str(error)
     about = f'{error.filename}: {error.strerror}' if error.filename else error.strerror

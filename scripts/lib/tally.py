@@ -1,9 +1,9 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What meson's tests came to: what failed, what was skipped, the counts.
+"""The results of meson's tests: what failed, what was skipped, and the counts.
 
-A test that speaks TAP counts once for each of its points.  meson's JUnit file
-would do, but has nothing of a TAP test that dies after points that are right.
+Each point of a TAP test counts.  meson's JUnit file cannot be used: it does not
+show that a TAP test crashed if all its points were right up to then.
 """
 
 import json
@@ -21,7 +21,7 @@ def points(test):
              for bad, name, skip, reason in POINT.findall(test['stdout'])
              if skip.upper() != 'TODO']
     whole = {'OK': 'passed', 'SKIP': 'skipped'}.get(test['result'], 'failed')
-    # a test that died is a failure, whatever its points were up to then
+    # a test that crashed has failed, even if all its points were right
     if not found or (whole == 'failed' and all(point[0] != 'failed' for point in found)):
         found.append((whole, 'as a whole', test['result'].lower()))
     return found
@@ -32,7 +32,7 @@ def show(build):
     counts = dict.fromkeys(KINDS, 0)
     log = pathlib.Path(build, 'meson-logs/testlog.json')
     if not log.exists():
-        print(f'failed: meson ran no test in {build}: what it said above is why')
+        print(f'failed: meson ran no test in {build}: see its output above')
     for line in log.read_text().splitlines() if log.exists() else ():
         test = json.loads(line)
         for result, name, reason in points(test):

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Results of checks: as TAP (the Test Anything Protocol), which meson reads, and as one line."""
+"""Results of checks, as TAP (the Test Anything Protocol) for meson, and as one line."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ KINDS = ('passed', 'failed', 'skipped')
 
 
 class Skip(Exception):
-    """Why a check cannot be done here."""
+    """Says why a check cannot run here."""
 
 
 class Point(NamedTuple):
-    """A check's name, what is wrong, and why it was skipped, or may be wrong for now."""
+    """The result of a check: its name, what is wrong, why it was skipped, or why it may fail for now."""
     name: str
     wrong: str = ''
     skip: str = ''
@@ -26,7 +26,7 @@ class Point(NamedTuple):
 
 
 def point(name, check, *args):
-    """What CHECK(*ARGS) comes to: an error is what is wrong."""
+    """Run CHECK(*ARGS) and return a Point; an Error says what is wrong."""
     try:
         check(*args)
     except Skip as e:
@@ -37,7 +37,7 @@ def point(name, check, *args):
 
 
 def report(points, count=None, show=print):
-    """SHOW each of POINTS, of which there are COUNT, as it comes; {kind: how many}"""
+    """Pass each of POINTS (COUNT in total, if known) to SHOW as TAP; return {kind: how many}."""
     counts, number = dict.fromkeys(KINDS, 0), 0
     if count is not None:
         show(f'1..{count}')

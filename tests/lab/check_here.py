@@ -24,25 +24,25 @@ from tests.lab.commands import POWERNV_GUEST
 PYTHON = 'python3.13'
 PYTHON_PACKAGES = [f'{PYTHON}-minimal', f'lib{PYTHON}-minimal', f'lib{PYTHON}-stdlib', 'libc6', 'libexpat1', 'liblzma5',
                    'zlib1g']
-# Those of its extensions that something here imports
+# Only the extensions that the kit imports
 EXTENSIONS = ('_json', '_lzma')
-# What differs between the two; the timeout of the first is less than that of its test in meson.build
+# The timeout of the first setup must be less than that of the test in meson.build
 SETUPS = {None: {'api': 'v2', 'l0': 'patched', 'l0_stack': None, 'timeout': 1500},
           'powernv11': {'api': 'v1', 'l0': 'distro', 'l0_stack': 'powernv11', 'timeout': 3600}}
 ALL_RIGHT = 'all is right, and so is the exit status'
-# The emulator there is Debian's
+# With powernv11, the emulator is Debian's
 TODO = {None: {}, 'powernv11': dict.fromkeys(
     (ALL_RIGHT, 'then migrate', 'then hotplug'), "Debian's emulator loses change bits, so the migrated guest can hang")}
 HOST = {'machine': 'CHRP IBM pSeries (emulated by qemu)', 'pvr': '0x00821200', 'cpu_version': '0x0f000006',
         'mode': 'power10', 'kvm_type': 'HV', 'compat_caps': '0x6000000000000000', 'pages': 4096}
 TOOK = {'host-compat-modes': ['power9', 'power10'], 'host-compat-source': 'kvm', 'max-cpu-compat': 'power10'}
-# RHEL 8's
+# The version of RHEL 8
 OLDEST = (3, 6)
-# (options, exit status) where nothing can be tested
+# (options, exit status) of calls that cannot test anything
 REFUSED = (((), 2), (('--qemu', '/nowhere'), 2), (('--qemu', '/bin/sh', '--kernel', '/'), 2),
            (('--qemu', '/bin/sh', '--html', '/nowhere/file'), 2), (('--qemu', '/bin/sh', '--do', 'reboot'), 2),
            (('--qemu', '/bin/sh'), 1))
-# (what the guest is started with, or goes through; ours, Debian's)
+# (options of the guest or its next step, expected outcome with our QEMU, with Debian's)
 ROWS = (
     ('-cpu host', 'booted:power10', 'kvm-run-failed'),
     ('then reboot', 'reboot:power10', None),
@@ -78,8 +78,8 @@ def l1_initrd(kernel, qemu):
 
 
 def command(setup):
-    """What L1's shell runs; nothing of it is printed before the end, where no guest makes the kernel say something."""
-    # SLOF takes half a minute in a guest of an emulated machine
+    """The command for L1's shell; it prints at the end, when no guest can mix kernel messages into the output."""
+    # SLOF takes half a minute if the machine is emulated
     machine = 'x-vof=on' + (POWERNV_GUEST if setup['l0_stack'] else '')
     words = shlex.join(['./host-kit/scripts/lab', 'here', '--qemu', 'host-kit/qemu/qemu-system-ppc64', '--other',
                         '/usr/bin/qemu-system-ppc64', '--l2-machine', machine, '--json'])
@@ -88,7 +88,7 @@ def command(setup):
 
 
 def refused(words):
-    """The exit status of "lab here" on this machine, which has no POWER KVM; None for more or less than one line."""
+    """The exit status of "lab here" on this machine, which has no POWER KVM; None unless it prints just one line."""
     done = subprocess.run([str(TOP / 'scripts/lab'), 'here', *words], check=False, text=True,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.returncode if done.stdout.startswith('scripts/lab: ') and done.stdout.count('\n') == 1 else None
@@ -111,7 +111,7 @@ def measure(setup):
                 elif name == 'l1' and text.startswith('lab: here '):
                     return int(text.split()[-1]), said
         except stack.Timeout:
-            raise Error(f'L1 was not done after {config.timeout} seconds: see what else this machine does') from None
+            raise Error(f'L1 did not finish in {config.timeout} seconds: check the load of this machine') from None
 
 
 def differ(found, wanted):
@@ -120,7 +120,7 @@ def differ(found, wanted):
 
 
 def too_new():
-    """What of the kit's Python the oldest that "lab here" runs on cannot read, or lacks when it is imported."""
+    """The parts of the kit that the oldest supported Python cannot parse, or that need a newer library."""
     with tarfile.open(make_kit()) as kit:
         for name in kit.getnames():
             if name.endswith(('.py', '/lab')) and kit.getmember(name).isfile():
@@ -143,11 +143,11 @@ def points(setup):
     try:
         result = json.loads(said[0])
     except (IndexError, ValueError):
-        yield 'the kit runs in L1', ' / '.join(said) or 'it says nothing'
+        yield 'the kit runs in L1', ' / '.join(said) or 'it prints nothing'
         return
     lines = list(here.mail(result))
     print(''.join(f'# {line}\n' for line in lines), end='', flush=True)
-    yield ALL_RIGHT, None if result['right'] and status == 0 else f'it is {status}'
+    yield ALL_RIGHT, None if result['right'] and status == 0 else f'the exit status is {status}'
     yield 'the host', differ(result['host'], {**HOST, 'api': setup['api']})
     yield 'what ours takes from it', differ(result['qemus']['qemu']['took'], TOOK)
     yield "Debian's takes nothing", differ(result['qemus']['other']['took'], {'host-compat-source': None})
@@ -155,7 +155,7 @@ def points(setup):
     for found, wanted in zip(rows + [None] * len(ROWS), ROWS):
         yield wanted[0], None if found == wanted else f'found {found}, expected {wanted}'
     yield 'no more rows', None if len(rows) == len(ROWS) else f'{len(rows)} rows'
-    # a name and a word, like QEMU's options, are as long as they are
+    # a name, or a long word such as an option of QEMU, cannot be wrapped
     wide = [line for line in lines if len(line) > here.WIDTH and ' ' in line.strip()
             and not line.startswith('Tested-by')]
     yield 'a mail takes it', ' / '.join(wide)

@@ -11,12 +11,12 @@ from lib.tap import Point, report
 from tests.lab import matrix, page
 
 VOID = ('meta', 'br')
-# What a QEMU or a guest says must not become part of the page
+# Output of QEMU or a guest must not become markup
 SAID = '</pre></td><a href="//x" id=\'x\'>&lt;'
 
 
 class Page(html.parser.HTMLParser):
-    """The elements of TEXT: {attribute: value}, with their tag and all the text inside."""
+    """The elements of TEXT: {attribute: value}, plus their tag and all text inside."""
 
     def __init__(self, text):
         super().__init__()
@@ -42,7 +42,7 @@ class Page(html.parser.HTMLParser):
 
 
 def run(outcome):
-    """A run that came to OUTCOME."""
+    """A run with this OUTCOME."""
     name, _, mode = outcome.partition(':')
     pvr = {mode: f'{number:#x}' for number, mode in matrix.LOGICAL.items()}.get(mode)
     l2 = {'outcome': 'booted' if mode else outcome, 'cpu': mode and SAID, 'cpu_version': pvr, 'message': SAID}

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command lines of the QEMUs of a run: L0, L1 where L0 is Linux, and L2."""
+"""The command lines of the QEMUs of a run: L0, L1 if L0 is Linux, and L2."""
 
 import re
 import shlex
@@ -8,30 +8,30 @@ import shlex
 from lib import binaries, roots
 from lib.system import run as tool
 
-# What a raw L0 CPU reads as in L1 does not matter here: L0 is named by family.
+# L0's CPU is given by family; its exact PVR does not matter.
 HOSTS = ('power9', 'power10', 'power11')
 MODES = ('power8', 'power9', 'power10', 'power11')
 APIS = {'v1': 'cap-nested-hv=on', 'v2': 'cap-nested-papr=on'}
 # The machines that Linux KVM HV runs on as L0, and their CPUs
 POWERNV = {'powernv10': 'power10', 'powernv11': 'power11'}
-# L1's /dev/hvc0 and on, and after its own those of Linux as L0; the last two
-# belong to the QEMU that L2 migrates to
+# /dev/hvc0 and up in L1; Linux as L0 has one of its own before them.  The last
+# two belong to the QEMU that L2 migrates to.
 CONSOLES = ('l1', 'l2', 'qmp', 'l2-to', 'qmp-to')
 # Checking the kernel's own certificate takes half a second under TCG
 COMMAND_LINE = 'console=hvc0 quiet panic=-1 initcall_blacklist=load_system_certificate_list'
-# Under an unpatched L0, an L2 stands still as soon as L1 clears reference bits
+# With an unpatched L0, L2 hangs as soon as L1 clears reference bits
 L0_NEEDS = {'distro': ' damon_stat.enabled=0', 'patched': ''}
-# What L2's init is told: a guest that goes through steps works meanwhile
+# Tells L2's init to start the work that tests/lab/work.c checks during steps
 L2_WORK = ' -- work'
-# The firmware of an emulated PowerNV machine names no mitigation that KVM could pass on
+# The firmware of an emulated PowerNV machine advertises no mitigation that KVM could pass on
 POWERNV_GUEST = ',cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off'
-# A kernel with 4 KiB pages cannot give the 64 KiB that the machine has by default
+# A host with 4 KiB pages cannot provide the 64 KiB pages that the machine has by default
 L1_PAGES = {'4k': ',cap-hpt-max-page-size=4096', '64k': ''}
 L2_TRACE = 'spapr_cas_pvr'
 
 
 def l0_command(which):
-    """L0's QEMU: ours, or Debian's."""
+    """The command of L0's QEMU, ours or Debian's."""
     root = roots.emulator_root()
     if which == 'patched':
         return [str(binaries.native_qemu()), '-L', str(root / 'usr/share/qemu')]
@@ -39,7 +39,7 @@ def l0_command(which):
 
 
 def l1_options(config, kernel, initrd):
-    """L1's QEMU, but for its accelerator and consoles."""
+    """The options of L1, without the accelerator and the consoles."""
     mode = '' if config.compat == 'none' else f',max-cpu-compat={config.compat}'
     caps, cpu = (POWERNV_GUEST + L1_PAGES[config.pages], 'host') if config.l0_stack else ('', config.host)
     return ['-nodefaults', '-no-user-config', '-display', 'none', '-smp', config.l1_smp,
@@ -49,7 +49,7 @@ def l1_options(config, kernel, initrd):
 
 
 def powernv_command(config, kernel, initrd):
-    """The machine that Linux as L0 runs on, with its default PCI host bridges."""
+    """The command of the machine that runs Linux as L0, with its default PCI host bridges."""
     root = roots.powernv_root(config.l0_stack)
     return [*roots.emulator_command(root), '-machine', config.l0_stack, '-cpu', config.host, '-accel', 'tcg',
             '-smp', '1', '-m', '4G', '-no-user-config', '-display', 'none', '-net', 'none', '-monitor', 'none',
@@ -67,7 +67,7 @@ def powernv_console(name):
 
 
 def l1_command(config):
-    """What the shell of Linux as L0 runs: L1's QEMU."""
+    """The command that starts L1, for the shell of Linux as L0."""
     words = ['qemu-system-ppc64', '-accel', 'kvm', '-L', '/usr/share/qemu',
              *l1_options(config, '/l1/vmlinux', '/l1/initrd')]
     for number, name in enumerate(CONSOLES, 1):
@@ -76,7 +76,7 @@ def l1_command(config):
 
 
 def cpus(config):
-    """-smp, with room for one more core where one is to be plugged."""
+    """The value of -smp, which allows for one more core if one will be plugged."""
     count, _, rest = config.smp.partition(',')
     if 'hotplug' not in config.do or 'maxcpus' in rest:
         return config.smp
@@ -99,6 +99,6 @@ def l2_command(config, console, monitor, extra):
 
 
 def l0_version(command):
-    """L0's QEMU, as it names itself."""
+    """The first line of the --version output of L0's QEMU."""
     program = command[:command.index('-L')]
     return tool([*program, '--version']).splitlines()[0]

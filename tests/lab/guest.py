@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""L2, as it is seen from outside and from its own report."""
+"""L2, observed from outside and through its own report."""
 
 import json
 import re
@@ -8,12 +8,12 @@ import re
 from tests.lab.commands import L2_TRACE
 from tests.lab.stack import Refused, Report, Timeout
 
-# A QEMU in L1: what its words are marked with, its guest's console, its monitor
+# A QEMU in L1: the mark of its output lines, its guest's console, its monitor
 PLACES = (('qemu', 'l2', 'qmp'), ('qemu-to', 'l2-to', 'qmp-to'))
-# What QEMU prints of a vCPU after "kvm run failed"
+# The registers that QEMU prints after "kvm run failed"
 REGISTER_DUMP = re.compile(r'(NIP|MSR|HID0|TB|GPR\d+|CR|FPR\d+|FPSCR|SRR0|CTR|VRSAVE|XER|CFAR|LPCR|PTCR|DAR|SPRG\d|'
                            r'SDR1|CIABR|HSRR0|PURR|PIDR|DSISR)\b| |$')
-# What QEMU says of any nested guest on such a host, limited or not
+# Warnings that QEMU prints for any nested guest, on any host
 NOISE = re.compile(r'(-accel kvm: )?warning: (Many guests require at least 64kiB|kernel_irqchip allowed but '
                    r'unavailable|Number of \w+ cpus requested)|'
                    r'Falling back to kernel-irqchip=off')
@@ -21,7 +21,7 @@ WIDE_ELEMENTS = "couldn't set guest wide elements"
 
 
 class Guest:
-    """L2, as far as it can be told from outside and from its own report."""
+    """L2 and the QEMU that runs it."""
 
     def __init__(self, stack, place=PLACES[0], extra=()):
         self.stack, self.place, self.extra = stack, place, extra
@@ -36,7 +36,7 @@ class Guest:
         self.stack.launch(self)
 
     def take(self, name, text):
-        """One line of one console, which may be another's."""
+        """Handle a line of a console, which may belong to another guest."""
         if name == 'l1':
             self._l1(text)
         elif name == self.console:
@@ -55,7 +55,7 @@ class Guest:
         elif 'KVM' in text and not name.startswith('qemu'):
             self.kernel_words.append(text)
             if WIDE_ELEMENTS in text:
-                # QEMU need not notice
+                # QEMU may not notice
                 self.tell('quit')
 
     def _qmp(self, text):
@@ -77,11 +77,11 @@ class Guest:
             self.tell('quit')
 
     def tell(self, command):
-        """A command whose answer, if any, is for _qmp()."""
+        """Send a command; _qmp() handles the answer, if any."""
         self.stack.send(self.monitor, json.dumps({'execute': command}))
 
     def ask(self, command, **arguments):
-        """What the monitor answers to COMMAND."""
+        """Send COMMAND to the monitor, and return the answer."""
         self.wait(lambda: self.greeted)
         self.asked += 1
         number = self.asked
@@ -93,7 +93,7 @@ class Guest:
         return answer['return']
 
     def order(self, words):
-        """Give tests/lab/probe.c in L2 an order, and return the report that it answers with."""
+        """Send a command to tests/lab/probe.c in L2, and return the report that it answers with."""
         self.report = Report()
         self.stack.send(self.console, words)
         self.wait(lambda: self.report.complete)
@@ -102,7 +102,7 @@ class Guest:
     def wait(self, condition):
         while not condition():
             if self.exited:
-                raise Refused(self.message() or 'QEMU ended without a word')
+                raise Refused(self.message() or 'QEMU ended without a message')
             self.stack.step()
 
     def wait_exit(self):
@@ -110,7 +110,7 @@ class Guest:
             self.stack.step()
 
     def end(self):
-        """Returns True when QEMU has ended; a monitor that is silent is left to the end of L0."""
+        """Return True if QEMU ends; if its monitor does not answer, QEMU ends with L0."""
         if not self.exited:
             self.tell('quit')
         try:
@@ -120,14 +120,14 @@ class Guest:
         return True
 
     def until_up(self):
-        """Up to L2's first report, or whatever else becomes of it."""
+        """Wait for L2's first report, or for the end of QEMU."""
         while not (self.report.complete or self.exited):
             self.stack.step()
         if self.report.complete:
             self.stack.progress('L2 userspace')
 
     def message(self):
-        """QEMU's own words; the kernel's where those say more, or QEMU has none."""
+        """The message of QEMU, or of the kernel if that says more or QEMU says nothing."""
         kernel = [re.sub(r'^\[ *[\d.]+\] ', '', word) for word in self.kernel_words]
         said = [re.sub(r'^qemu-(system-\w+|kvm): ', '', word) for word in self.words]
         said = [word for word in said if not REGISTER_DUMP.match(word) and not NOISE.match(word)]

@@ -1,9 +1,9 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The lab on a POWER machine that is a KVM host itself: no L0, no L1.
+"""The lab on a POWER machine that is a KVM host itself, without L0 and L1.
 
-This module and what it imports run on any distribution's Python from 3.6 on,
-without Debian's tools.
+This module and its imports have to run with Python 3.6 or newer on any
+distribution, without Debian's tools.
 """
 
 import contextlib
@@ -32,27 +32,27 @@ HOME = pathlib.Path(__file__).resolve().parent
 KERNELS = ('/boot/vmlinux-{0}', '/boot/vmlinuz-{0}', '/usr/lib/modules/{0}/vmlinux', '/usr/lib/modules/{0}/vmlinuz')
 NESTED = pathlib.Path('/sys/module/kvm_hv/parameters/nested')
 WIDTH = 76
-# Seconds for a stage of a guest's life; SLOF alone takes half a minute where KVM is nested in an emulator
+# Seconds for each stage of a guest; SLOF alone takes half a minute if the host is emulated
 PATIENCE = 180
 QEMUS = ('qemu', 'other')
 MARKS = tuple(place[0] for place in PLACES)
-# The upper half of a PVR, and what KVM_PPC_GET_COMPAT_CAPS answers
+# By the upper half of the PVR, and the bits of KVM_PPC_GET_COMPAT_CAPS
 FAMILIES = {0x4b: 'power8', 0x4c: 'power8', 0x4d: 'power8', 0x4e: 'power9', 0x80: 'power10', 0x82: 'power11'}
 BITS = {'power9': 1 << 62, 'power10': 1 << 61, 'power11': 1 << 60}
-# Outcomes, as short as a table needs them; what QEMU said comes below it
+# Short outcomes for the table; QEMU's messages are below it
 SHORT = {'kvm-run-failed': 'fails', 'guest-wide-elements': 'fails', 'hung': 'hangs', **{
     mode: mode.replace('power', 'Power' if mode == 'power11' else 'POWER') for mode in MODES}}
 
 
 class Row(NamedTuple):
-    """What QEMU is told, and what must be seen; a name in braces is one of modes()."""
+    """QEMU's options and the expected outcome; a name in braces is a key of modes()."""
     machine: str
     cpu: str
     outcome: str
     steps: tuple = ()
 
     def fill(self, known):
-        """The row for a host with the modes KNOWN; None where it has none to test this with."""
+        """The row for a host with the modes KNOWN, or None if the host lacks a mode that the row needs."""
         try:
             machine, cpu = self.machine.format(**known), self.cpu.format(**known)
         except KeyError:
@@ -60,14 +60,14 @@ class Row(NamedTuple):
         return Row(machine, cpu, self.outcome.format(**known) if known else None, self.steps)
 
     def expected(self):
-        """(what QEMU is told, or what the guest goes through then; the outcome in the words of matrix.cfg)"""
+        """(QEMU's options or the guest's next step, the outcome in the words of matrix.cfg)"""
         yield self.machine or f'-cpu {self.cpu}', self.outcome
         for step in self.steps:
             yield f'then {step}', self.outcome and self.outcome.replace('booted', step)
 
 
 ROWS = (
-    # no step follows one that fails: the one that asks most of the guest's kernel comes last
+    # no step follows one that fails, so the step that demands most of the guest's kernel comes last
     Row('', 'host', 'booted:{own}', ('reboot', 'savevm', 'migrate', 'hotplug')),
     Row('max-cpu-compat={own}', 'host', 'booted:{own}'),
     Row('max-cpu-compat={below}', 'host', 'booted:{below}'),
@@ -77,7 +77,7 @@ ROWS = (
 
 
 class Config(NamedTuple):
-    """What a guest is started with."""
+    """How a guest is started."""
     qemu: pathlib.Path
     kernel: pathlib.Path
     initrd: pathlib.Path
@@ -87,7 +87,7 @@ class Config(NamedTuple):
 
 
 class KernelLog:
-    """What the kernel logs from now on, read like a socket."""
+    """New messages of the kernel's log, read like a socket."""
 
     def __init__(self):
         self.fd = os.open('/dev/kmsg', os.O_RDONLY | os.O_NONBLOCK)
@@ -100,7 +100,7 @@ class KernelLog:
         try:
             record = os.read(self.fd, size)
         except BrokenPipeError:
-            # the kernel was faster; the next read goes on behind the gap
+            # messages were overwritten; the next read continues after the gap
             return b'\n'
         return record.partition(b';')[2].partition(b'\n')[0] + b'\n'
 
@@ -109,7 +109,7 @@ class KernelLog:
 
 
 class Host(stack.Stack):
-    """This machine in the place of L1; each guest's QEMU is a process."""
+    """This machine takes the place of L1; each guest's QEMU is a process."""
 
     def __init__(self, config, folder, progress):
         super().__init__(config, self.renew, [])
@@ -120,7 +120,7 @@ class Host(stack.Stack):
 
     def __enter__(self):
         self.disk.write_bytes(qcow2.qcow2())
-        # only some may read it
+        # not every user may read the kernel's log
         with contextlib.suppress(OSError):
             self.sockets['l1'] = log = KernelLog()
             self.selector.register(log, selectors.EVENT_READ, stack.Line('l1'))
@@ -128,7 +128,7 @@ class Host(stack.Stack):
         return self
 
     def renew(self, stage):
-        """A stage of its own has the whole time."""
+        """Restart the timeout for a new stage."""
         self.deadline = time.monotonic() + PATIENCE
         self.shown(stage)
 
@@ -150,7 +150,7 @@ class Host(stack.Stack):
             other.close()
 
     def spawn(self, words, console, monitor, extra):
-        """QEMU with no option that only some of its builds know."""
+        """Start QEMU, without options that only some builds have."""
         config, console, monitor = self.config, console.fileno(), monitor.fileno()
         command = [
             str(config.qemu), '-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm',
@@ -164,12 +164,12 @@ class Host(stack.Stack):
                                 pass_fds=[console, monitor], start_new_session=True)
 
     def send(self, name, text):
-        # that a QEMU has ended is for closed() to tell
+        # closed() reports that QEMU has ended
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             super().send(name, text)
 
     def closed(self, key):
-        """A QEMU lets go of its sockets when it ends; the last word is on that of its output."""
+        """QEMU closes its sockets when it ends; only the one for its output reports the exit."""
         self.selector.unregister(key.fileobj)
         if key.data.name in MARKS:
             self.pending.append((key.data.name, f'exit {self.processes[key.data.name].wait()}'))
@@ -180,7 +180,7 @@ class Host(stack.Stack):
 
 
 def missing():
-    """What this machine lacks of a KVM host, or None."""
+    """Why this machine is not a KVM host, or None."""
     if platform.machine() != 'ppc64le':
         return f'this machine is {platform.machine()}: run this on ppc64le Linux that has /dev/kvm'
     if not os.path.exists('/dev/kvm'):
@@ -191,7 +191,7 @@ def missing():
 
 
 def find_kernel():
-    """The kernel that runs here, as a file that QEMU loads."""
+    """The file of the running kernel, for QEMU to load."""
     places = [pathlib.Path(place.format(platform.release())) for place in KERNELS]
     for place in places:
         if os.access(str(place), os.R_OK):
@@ -200,11 +200,11 @@ def find_kernel():
 
 
 def prober(folder):
-    """The program of tests/lab/*.c, as the kit ships it or as a compiler here makes it."""
+    """The program built from tests/lab/*.c: from the kit, or compiled on this host."""
     shipped, made = HOME / 'probe', pathlib.Path(folder, 'probe')
     if shipped.exists():
         return shipped
-    advice = 'install gcc and the static C library (libc6-dev, glibc-static), or use what make host-kit packs'
+    advice = 'install gcc and the static C library (libc6-dev, glibc-static), or use the tarball of make host-kit'
     if not shutil.which('cc'):
         raise Error(f'there is no C compiler here: {advice}')
     try:
@@ -215,34 +215,34 @@ def prober(folder):
 
 
 def mode_of(version):
-    """The mode that a PVR means, a logical one or a CPU's own."""
+    """The mode of a PVR, which is either logical or that of a CPU."""
     return matrix.LOGICAL.get(version) or FAMILIES.get(version >> 16)
 
 
 def api(values):
-    """Nested by which API, as far as a user can see."""
+    """The nested API of this host, as far as userspace can tell."""
     if values['machine'].startswith('PowerNV') or values['kvm_type'] == 'PR':
         return 'none'
     if values['nests'] == '1':
         return 'v1'
-    # with v2 a guest cannot be a KVM host of that kind; nor can it where the administrator says so
+    # no nests capability means v2, unless the administrator disabled nesting
     return 'v2' if NESTED.exists() and NESTED.read_text().strip() in ('Y', '1') else 'unknown'
 
 
 def look(probe):
-    """What this host is."""
+    """Identify this host."""
     report = stack.Report()
     for line in tool([str(probe)]).splitlines():
         report.take(line)
     values = report.values
     if 'kvm' in values:
-        raise Error(f'KVM cannot create a guest here ({values["kvm"]}): see what the kernel logs about KVM')
+        raise Error(f'KVM cannot create a guest here ({values["kvm"]}): check the kernel log for messages of KVM')
     return {**values, 'pages': os.sysconf('SC_PAGE_SIZE'), 'api': api(values),
             'mode': mode_of(int(values.get('cpu_version', values['pvr']), 16))}
 
 
 def modes(host):
-    """{own, below, above: a mode}, as far as KVM has modes, and this host has them."""
+    """{own, below, above: a mode}, without those that this host lacks; KVM PR has none."""
     own = host['mode']
     if not own or host['kvm_type'] == 'PR':
         return {}
@@ -251,13 +251,13 @@ def modes(host):
     if 'compat_caps' in host:
         older = [mode for mode in older if int(host['compat_caps'], 16) & BITS[mode]]
     elif host['api'] != 'v1' and not host['machine'].startswith('PowerNV'):
-        # the hypervisor need not have all that its partition has
+        # the hypervisor may not offer every older mode to nested guests
         older = []
     return {'own': own, **({'below': older[-1]} if older else {}), **({'above': newer[0]} if newer else {})}
 
 
 def taken(guest):
-    """What this QEMU took from its host; one without the series has no such properties."""
+    """The properties that QEMU derived from its host; QEMU without the series lacks most of them."""
     found = {}
     for name in ('host-compat-modes', 'host-compat-source', 'max-cpu-compat'):
         with contextlib.suppress(stack.Refused, stack.Timeout):
@@ -266,7 +266,7 @@ def taken(guest):
 
 
 def whole_life(config, row, folder, progress):
-    """A guest's life under one QEMU; (the outcome and message of each line of ROW, what QEMU took)"""
+    """Run a guest under one QEMU; return (the outcome and message of each line of ROW, the result of taken())."""
     with Host(config, folder, progress) as host:
         guest = Guest(host)
         guest.start()
@@ -290,7 +290,7 @@ def measure(args, progress):
         images.pack({'init': probe}, {}, initrd)
         host, kernel = look(probe), args.kernel or find_kernel()
         programs = {name: getattr(args, name) for name in QEMUS if getattr(args, name)}
-        # without it a kernel with 4 KiB pages cannot give the 64 KiB that the machine has by default
+        # see L1_PAGES
         machine = 'pseries' + (L1_PAGES['4k'] if host['pages'] == 4096 else '') + \
             (f',{args.l2_machine}' if args.l2_machine else '')
         result = {'host': host, 'kernel': str(kernel), 'machine': machine, 'rows': [], 'qemus': {
@@ -318,17 +318,17 @@ def entry(name, text):
 
 
 def bits(answer):
-    return ', '.join(SHORT[mode] for mode, bit in BITS.items() if int(answer, 16) & bit) or 'no mode that is known'
+    return ', '.join(SHORT[mode] for mode, bit in BITS.items() if int(answer, 16) & bit) or 'no known mode'
 
 
 def in_words(took):
-    """What a QEMU took from its host; only one with the series can say all of it."""
+    """The result of taken() as text."""
     return ', '.join(f'{name}: {(" ".join(value) if isinstance(value, list) else value) or "empty"}'
                      for name, value in took.items())
 
 
 def describe(result):
-    """What this host is, and what its QEMUs took from it."""
+    """The lines that describe this host and its QEMUs."""
     host = result['host']
     answer = f'{host["compat_caps"]} ({bits(host["compat_caps"])})' if 'compat_caps' in host else \
         host['compat_caps_error']
@@ -349,7 +349,7 @@ def shown(outcome):
 
 
 def table(result):
-    """(the cells of each line, the notes on them)"""
+    """(the cells of each line, the notes for them)"""
     lines, notes = [['guest', 'expected', *(f'QEMU {letter}' for letter, _ in zip('AB', result['qemus']))]], []
     for row in result['rows']:
         line = [row['options'], shown(row['expected'])]
@@ -366,7 +366,7 @@ def table(result):
 
 
 def author():
-    """Who runs this, as git knows them."""
+    """The user's name and address from git, or None."""
     with contextlib.suppress(Error):
         name, address = (tool(['git', 'config', f'user.{key}']).strip() for key in ('name', 'email'))
         return f'{name} <{address}>'
@@ -374,7 +374,7 @@ def author():
 
 
 def mail(result):
-    """The lines of a mail that says what was tested."""
+    """The lines of a mail with the results."""
     yield from describe(result)
     yield ''
     lines, notes = table(result)
@@ -385,14 +385,14 @@ def mail(result):
     yield ''
     for number, note in enumerate(notes, 1):
         yield from textwrap.wrap(note, WIDTH, initial_indent=f'[{number}] ', subsequent_indent='    ')
-    # a host without modes, as with KVM PR, tests nothing
+    # a host without modes, as with KVM PR, has no expected results
     who = author() if result['right'] and any(row['expected'] for row in result['rows']) else None
     if who:
         yield from ['', f'Tested-by: {who}']
 
 
 def page(result):
-    """The same for a browser."""
+    """The results as an HTML page."""
     lines, notes = table(result)
     head, *rows = ([html.escape(cell) for cell in line] for line in lines)
     title = f'Guests on {html.escape(result["host"]["machine"])}'

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Many runs: on as many hosts at a time as there are processors, with several guests on each."""
+"""Many runs: one host per processor at a time, with several guests on each."""
 
 import concurrent.futures
 import os
@@ -9,14 +9,14 @@ from lib import binaries, roots
 from tests.lab import kernels, matrix, stack
 from tests.lab.options import config_of
 
-# Runs are mostly one thread of TCG: as many at a time as there are processors.
+# A run is mostly one thread of TCG.
 JOBS = os.cpu_count() or 1
-# Guests that a host takes, one after the other: few enough that all processors have some to do
+# Guests that run on a host, one after the other: few enough to keep all processors busy
 GUESTS = 8
 
 
 def prepare(wanted, live):
-    """Make what all runs share, once, before they run side by side."""
+    """Make what all runs share before they run in parallel."""
     live('kernels for L1 and L2')
     for suite, pages in sorted({(config.kernel, config.pages) for config in wanted}):
         kernels.newest_kernel(suite, pages)
@@ -30,7 +30,7 @@ def prepare(wanted, live):
 
 
 def hosts(configs):
-    """The positions of CONFIGS that run on one host, at most GUESTS each; those that take longest come first."""
+    """Group the positions of CONFIGS by host, at most GUESTS in a group; the longest groups come first."""
     found = {}
     for position, config in enumerate(configs):
         l1 = tuple(getattr(config, name) for name in ('l0_stack', 'l0', 'host', 'compat', 'api', 'kernel', 'pages',
@@ -42,7 +42,7 @@ def hosts(configs):
 
 
 def run_all(configs, jobs, live, report):
-    """Run CONFIGS on their hosts, side by side; report(position, (result, log)) of each, in order, as it comes."""
+    """Run CONFIGS on their hosts in parallel; call report(position, (result, log)) for each, in order."""
     prepare(configs, live)
     done, stages = [concurrent.futures.Future() for _ in configs], {}
 
@@ -74,7 +74,7 @@ def run_all(configs, jobs, live, report):
 
 
 def run_rows(table, jobs, live, report):
-    """Run TABLE's rows under both QEMUs; report(row, QEMU, result, log) of each."""
+    """Run TABLE's rows under both QEMUs; call report(row, QEMU, result, log) for each."""
     runs = [(row, qemu) for row in table for qemu in matrix.QEMUS]
     configs = [config_of([*row.words(), '--qemu', qemu, '--timeout', '600']) for row, qemu in runs]
     run_all(configs, jobs, live, lambda i, done: report(*runs[i], *done))

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The initramfs images that L1 and L2 boot with, below build/images: made once, and complete or not there."""
+"""The initramfs images of L1 and L2 in build/images; an image is either complete or does not exist."""
 
 import gzip
 import hashlib
@@ -26,7 +26,7 @@ def libraries(root, *programs):
             if name not in found:
                 found[name] = next((f / name for f in folders if (f / name).exists()), None)
                 if not found[name]:
-                    raise Error(f'{name} is missing from {root.name}: remove that folder and run again')
+                    raise Error(f'{name} is missing from {root.name}: remove that directory, then run this again')
                 wanted.append(found[name])
     return found
 
@@ -36,7 +36,7 @@ def stale(output, source):
 
 
 def probe():
-    """The program that L1 runs and that is L2's init."""
+    """The program that L1 runs, and that is the init of L2."""
     binary, sources = IMAGES / 'probe', [HERE / 'probe.c', HERE / 'work.c']
     with locked('probe'):
         if any(stale(binary, source) for source in (*sources, HERE / 'work.h')):
@@ -48,7 +48,7 @@ def probe():
 
 
 def member(name, mode, data=b''):
-    """One member of a "newc" cpio archive, the same bytes each time."""
+    """One member of a "newc" cpio archive, without time stamps, so that builds are reproducible."""
     name = name.encode() + b'\0'
     fields = (0, mode, 1, 0, 0, 0, len(data), 0, 0, 0, 0, len(name), 0)
     head = b'070701' + b''.join(b'%08x' % field for field in fields) + name
@@ -56,7 +56,7 @@ def member(name, mode, data=b''):
 
 
 def pack(files, links, output, opener=pathlib.Path.open):
-    """Write FILES ({path in the archive: path here}) and LINKS to OUTPUT, as a kernel takes it."""
+    """Write an initramfs with FILES ({path in the archive: path here}) and LINKS to OUTPUT."""
     names = {pathlib.PurePath(name) for name in (*files, *links)}
     folders = {str(folder) for name in names for folder in name.parents} - {'.'} | set(MOUNT_POINTS)
     with scratch(output.with_suffix('.part')) as part:
@@ -81,7 +81,7 @@ def l2_initrd():
 
 
 def host_files(kernel, qemu):
-    """What a KVM host needs to run QEMU: {path in the archive: path here}."""
+    """The files that a KVM host needs to run QEMU: {path in the archive: path here}."""
     root = roots.guest_root()
     busybox = root / 'usr/bin/busybox'
     firmware = root / 'usr/share/qemu'
@@ -96,7 +96,7 @@ def host_files(kernel, qemu):
 
 
 def initrd(stem, files, opener=pathlib.Path.open):
-    """The archive of FILES, made anew where one of them changed."""
+    """The archive of FILES, made again if a file changed."""
     key = hashlib.sha256(''.join(
         f'{name} {path.resolve()} {path.stat().st_mode} {path.stat().st_size} {path.stat().st_mtime_ns}\n'
         for name, path in sorted(files.items())).encode()).hexdigest()[:16]
@@ -111,7 +111,7 @@ def initrd(stem, files, opener=pathlib.Path.open):
 
 
 def l1_initrd(kernel, qemu, stem='l1', more=None):
-    """L1's initramfs: KVM, QEMU with all that it loads, L2's kernel, and MORE files."""
+    """L1's initramfs: KVM, QEMU with its libraries and firmware, L2's kernel, and MORE files."""
     which = 'distro' if qemu == roots.distro_qemu() else 'patched'
     return initrd(f'{stem}-{kernel.home.name}-{which}', {
         **(more or {}), **host_files(kernel, qemu), 'l2/vmlinux': kernel.vmlinux, 'l2/initrd': l2_initrd(),
@@ -119,7 +119,7 @@ def l1_initrd(kernel, qemu, stem='l1', more=None):
 
 
 def l0_initrd(kernel, l1):
-    """The initramfs of Linux as L0, with L1's inside; skiboot takes 128 MiB, so it is compressed."""
+    """The initramfs of Linux as L0, which contains L1's; compressed, because skiboot accepts at most 128 MiB."""
     return initrd(f'l0-{l1.stem.rpartition("-")[0]}', {
         **host_files(kernel, roots.distro_qemu()), 'l1/vmlinux': kernel.vmlinux, 'l1/initrd': l1},
         lambda path, mode: gzip.open(path, mode, compresslevel=1))

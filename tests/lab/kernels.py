@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernels that L1 and L2 boot: Debian's newest of a suite, below build/kernels."""
+"""The kernels that L1 and L2 boot: the newest of a Debian suite, in build/kernels."""
 
 import contextlib
 import fcntl
@@ -32,7 +32,7 @@ def compare_suites(pages):
 
 
 def remembered(name, suites, ask):
-    """What ASK() says; asking apt takes seconds, so it is asked anew only when the lists of SUITES are new."""
+    """The result of ASK(), which takes seconds; called again only if the lists of SUITES are newer."""
     known = KERNELS / name
     with locked(name):
         for suite in suites:
@@ -51,7 +51,7 @@ def newest_suite(pages='4k'):
 
 
 def kernel_packages(suite, pages):
-    """The packages that hold the kernel proper and its modules."""
+    """The packages that contain the kernel image and its modules."""
     found, wanted = [], [f'linux-image-{FLAVOURS[pages]}']
     while wanted:
         package = wanted.pop()
@@ -62,7 +62,7 @@ def kernel_packages(suite, pages):
 
 
 class Kernel:
-    """A suite's newest kernel, stripped, with the modules that KVM needs; no other process removes it."""
+    """A suite's newest kernel, stripped, with the modules of KVM; a lock keeps other processes from removing it."""
 
     def __init__(self, suite, pages):
         self.suite, self.pages, self.name = Suite(suite, 'ppc64el'), pages, f'{suite}-{pages}'
@@ -82,11 +82,11 @@ class Kernel:
         return version
 
     def _wanted(self):
-        """Where the suite's newest kernel is, or will be."""
+        """The directory of the suite's newest kernel, which may not exist yet."""
         return KERNELS / f'{self.name}-{remembered(f"version-{self.name}", [self.suite], self._version)}'
 
     def _newest(self):
-        """The folder of the suite's newest kernel; where that cannot be had, of the newest that is here."""
+        """The directory of the suite's newest kernel; if that cannot be downloaded, of the newest local one."""
         home = self._wanted()
         if not home.exists():
             try:
@@ -96,14 +96,14 @@ class Kernel:
                 if not here:
                     raise
                 home = here[-1]
-                say(f'going on with {home.name}: {e}')
+                say(f'continuing with {home.name}: {e}')
         return home
 
     def _all(self):
         return KERNELS.glob(f'{self.name}-*')
 
     def _remove_others(self):
-        """Remove older kernels that nobody holds, and what was packed with them."""
+        """Remove older kernels that no process has locked, and the images with them."""
         for old in self._all():
             with open(old / 'vmlinux', 'rb') as held, contextlib.suppress(BlockingIOError):
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,7 +115,7 @@ class Kernel:
     def _unpack(self):
         suite = self.suite
         with scratch(self.part) as part:
-            # a kernel that the mirror has replaced has another name since
+            # if the mirror has replaced the kernel, the package name is new: call kernel_packages() again
             root = suite.fresh(lambda: suite.root(
                 part / f'unpacked-{self.name}',
                 kernel_packages(suite, self.pages), closure=False))
@@ -136,5 +136,5 @@ class Kernel:
 # not functools.cache, which Python 3.6 lacks
 @functools.lru_cache(maxsize=None)
 def newest_kernel(suite, pages):
-    """The same for all runs of this process, whatever its suite has meanwhile."""
+    """The same kernel for all runs of this process, even if the suite gets a newer one."""
     return Kernel(suite, pages)

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One tarball with all that "scripts/lab here" needs on a POWER host."""
+"""A tarball with everything that "scripts/lab here" needs on a POWER host."""
 
 import gzip
 import io
@@ -17,23 +17,23 @@ NAME = 'host-kit'
 README = '''\
 Guests on your own POWER host
 =============================
-On ppc64le Linux with /dev/kvm, as root or as who may open /dev/kvm:
+On ppc64le Linux with /dev/kvm, as root or as a user who may open /dev/kvm:
 
     scripts/lab here --qemu PATH [--other PATH]
 
 PATH is a qemu-system-ppc64: the one to test, and one to compare it with.
 {qemu}
-It starts guests with the kernel of this machine, without network and disk,
-and prints a table for a mail. It needs python3 (3.6 or newer), and changes
-nothing on this machine. "scripts/lab here --help" lists all options.
+The command starts guests with the kernel of this machine, without network or
+disk, and prints a table that you can mail. It needs python3 (3.6 or newer), and
+changes nothing on this machine. "scripts/lab here --help" lists all options.
 
-The guests' only program is tests/lab/probe, built from the C files beside it.
+The guests run only tests/lab/probe, which is built from the C files beside it.
 '''
 OURS = '''\
-The one with the patches is in this folder: --qemu qemu/qemu-system-ppc64.
-The repository that made this tarball builds it from Debian's source.
+This directory contains a patched QEMU: --qemu qemu/qemu-system-ppc64. The
+repository that this tarball comes from builds it from Debian's source.
 '''
-# The libraries are those of the suite that it was built for, whatever the host has
+# QEMU runs with the libraries of the suite that it was built for, not with the host's
 LAUNCHER = '''\
 #!/bin/sh
 here=${0%/*}
@@ -42,7 +42,7 @@ exec "$here/lib/ld64.so.2" --library-path "$here/lib" "$here/lib/qemu-system-ppc
 
 
 def modules():
-    """scripts/lab, and what it imports of ours."""
+    """scripts/lab, and the modules of this repository that it imports."""
     finder = modulefinder.ModuleFinder([str(TOP / 'scripts'), str(TOP), *sys.path])
     finder.run_script(str(TOP / 'scripts/lab'))
     found = {pathlib.Path(module.__file__) for module in finder.modules.values() if module.__file__}
@@ -73,10 +73,10 @@ def contents(with_qemu):
 
 
 def make(with_qemu):
-    """Pack the kit; its path."""
+    """Pack the kit, and return its path."""
     output = BUILD / f'{NAME}{"-qemu" if with_qemu else ""}.tar.gz'
     half = output.with_suffix('.part')
-    # the same bytes for the same commit
+    # reproducible: the same commit gives the same tarball
     stamp = int(run(['git', '-C', str(TOP), 'log', '-1', '--format=%ct']))
     with gzip.GzipFile(half, 'wb', mtime=stamp) as packed, tarfile.open(fileobj=packed, mode='w') as archive:
         for name, (mode, data) in sorted(contents(with_qemu).items()):

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What libvirt makes of such a host: its daemon in L1, and what a user does with virsh.
+"""libvirt on such a host: its daemon runs in L1, and the lab types virsh commands.
 
-STEPS says what is done, and what must be seen under a QEMU that is right.
+STEPS lists the steps, and the expected results with the patched QEMU.
 """
 
 import json
@@ -20,45 +20,45 @@ from tests.lab.guest import NOISE, Guest
 HERE = pathlib.Path(__file__).resolve().parent
 PROGRAMS = ('usr/sbin/libvirtd', 'usr/bin/virsh', 'usr/lib/libvirt/libvirt_iohelper',
             'usr/lib/powerpc64le-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so')
-# CPUs that Debian's libvirt (11.3) has no model of
+# CPUs that Debian's libvirt (11.3) has no model for
 UNKNOWN = ('power11',)
-# QEMU's words in the logs of both hosts, marked for Guest
+# QEMU's output in the logs of both hosts, marked for Guest
 LOGS = '/one/var/log/libvirt/qemu/guest.log /two/var/log/libvirt/qemu/guest.log'
 WATCH = f'''tail -q -n +1 -F {LOGS} 2>/dev/null | sed -n \
 -e '/terminating on signal/d' -e 's/^[^ ]*Z \\(qemu-system\\)/qemu: \\1/p' -e 's/^error: kvm run failed/qemu: &/p' \
 -e 's/.*: shutting down, reason=crashed/qemu: exit crashed/p' &'''
 SOCKET = 'qemu+unix:///system?socket=/{}/run/libvirt/libvirt-sock'
 ERRORS = "sed -n 's/.* error : [^ ]* : /error: /p' /one/var/log/libvirt/qemu/libvirtd.log"
-# libvirt's words about a CPU that it does not know
+# libvirt's message about an unknown CPU
 NO_MODEL = "refused: .*CPU mode 'host-model' .* is not supported by hypervisor"
 
 ALWAYS, UNLIMITED, NEVER = 'on every host', 'on a host without a limit', 'nowhere'
 
 
 class Step(NamedTuple):
-    """One thing that a user does.
+    """An action of a user.
 
     {mode} is the host's, {below} and {above} are its neighbors, and {limit} is
-    {mode} where the host is limited: a step is for hosts that have all it names.
+    {mode} if the host is limited.  Hosts that lack one of these skip the step.
     """
     name: str
-    # a regular expression for what must be seen
+    # a regular expression for the expected result
     sees: str
     # commands of virsh
     virsh: tuple = ()
-    # define the domain anew with this <cpu> ('': none) and more options of -machine, and start it
+    # define the domain again with this <cpu> ('': none) and more options of -machine, and start it
     cpu: str = None
     machine: str = ''
-    # what the guest is told, so that it reports; '': it does by itself when it boots
+    # the command that makes the guest report; '': the guest reports when it boots
     tells: str = None
     # the libvirtd that virsh talks to
     to: str = 'one'
-    # what L1's shell does before
+    # a command for L1's shell that runs first
     shell: str = None
-    # what must be seen instead where libvirt does not know the host's CPU
+    # the expected result if libvirt does not know the host's CPU
     unknown: str = ''
     hosts: tuple = HOSTS
-    # where it is right under Debian's QEMU, too
+    # where the result is also right with Debian's QEMU
     distro: str = UNLIMITED
 
 
@@ -89,7 +89,7 @@ STEPS = (
          ('snapshot-create-as guest lab', 'snapshot-revert guest lab', 'snapshot-delete guest lab'), tells='report'),
     Step('second libvirtd', 'Running hypervisor: QEMU', ('version',), to='two', shell='sh /libvirt/start two',
          distro=ALWAYS),
-    # the disk is the same file in both, which libvirt cannot know
+    # libvirt cannot know that both hosts share the disk
     Step('migrate --live', 'guest: {mode}, 2 vCPUs',
          (f'migrate --live --unsafe guest {SOCKET.format("two")} unix:///run/to-two',), tells='report'),
     Step('destroy', '^says: $', ('destroy guest', 'list --all --name'), to='two'),
@@ -101,7 +101,7 @@ STEPS = (
          distro=ALWAYS),
     Step('host-model, {above}', 'refused: .*(Cannot use max-cpu-compat={above} on this host.*CPU modes of this host: '
          '{names}|Unknown compatibility mode power11)', cpu=host_model('{above}'), unknown=NO_MODEL),
-    # what such a host needs instead
+    # libvirt cannot set a mode on such a host, so use -machine
     Step('-machine max-cpu-compat={below}', 'guest: {below}, 1 vCPU', cpu='', machine=',max-cpu-compat={below}',
          tells='', hosts=UNKNOWN, distro=ALWAYS),
     Step('-machine max-cpu-compat={above}', 'refused: .*Cannot use max-cpu-compat={above} on this host.*'
@@ -125,12 +125,12 @@ class Row(NamedTuple):
 ROWS = [Row(host, compat, api, qemu) for host, compat in
         (('power11', 'power10'), ('power10', 'power9'), ('power11', 'none'), ('power10', 'none'))
         for api in APIS for qemu in matrix.QEMUS]
-# What make check runs: the host of the report under both, and one whose CPU libvirt knows
+# What make check runs
 SMOKE = [Row('power11', 'power10', 'v2', 'patched')]
 
 
 def l1_initrd(kernel, qemu):
-    """L1's initramfs with libvirt in it."""
+    """L1's initramfs with libvirt."""
     root = roots.libvirt_root()
     programs = {name: root / name for name in PROGRAMS}
     maps = {str(path.relative_to(root)): path for path in root.glob('usr/share/libvirt/cpu_map/*.xml')}
@@ -141,7 +141,7 @@ def l1_initrd(kernel, qemu):
 
 
 def facts(config, l1):
-    """What STEPS can name of this host."""
+    """The values for the names in braces in STEPS."""
     limited = config.compat != 'none'
     mode = config.compat if limited else config.host
     position = MODES.index(mode)
@@ -158,10 +158,10 @@ def facts(config, l1):
 
 
 def fill(step, known):
-    """STEP with all names replaced by what is KNOWN of the host; None where the host lacks one."""
+    """STEP with all names in braces replaced by values from KNOWN, or None if one is missing."""
     texts = {key: getattr(step, key) for key in ('name', 'sees', 'unknown', 'cpu', 'machine') if getattr(step, key)}
     try:
-        # not format(): regular expressions have braces of their own
+        # not format(): regular expressions contain braces, too
         return step._replace(**{key: re.sub(r'{([a-z]+)}', lambda name: known[name[1]], text)
                                 for key, text in texts.items()})
     except KeyError:
@@ -169,7 +169,7 @@ def fill(step, known):
 
 
 def steps_for(config, l1):
-    """STEPS as they are for this host."""
+    """The STEPS for this host."""
     known, unknown = facts(config, l1), config.host in UNKNOWN
     filled = [fill(step, known) for step in STEPS if config.host in step.hosts]
     return [step._replace(sees=step.unknown, distro=ALWAYS) if step.unknown and unknown else step
@@ -177,12 +177,12 @@ def steps_for(config, l1):
 
 
 def virsh(to, *commands):
-    # one at a time: virsh itself goes on after one that failed
+    # one virsh for each command: a single virsh would continue after an error
     return ' && '.join(shlex.join(['virsh', '-q', '-c', SOCKET.format(to), command]) for command in commands)
 
 
 def typed(step):
-    """STEP as L1's shell takes it."""
+    """STEP as a command for L1's shell."""
     lines = [step.shell] if step.shell else []
     commands = step.virsh
     if step.cpu is not None:
@@ -196,13 +196,13 @@ def typed(step):
 
 
 def plain(line):
-    """LINE without the time and the warnings that QEMU has on any nested guest."""
+    """LINE without the time stamp, and without the warnings that QEMU prints for any nested guest."""
     line = re.sub(r'\d{4}-[\d-]+T[\d:.]+Z qemu-system-\w+: ((-accel kvm: )?warning: .*)?', '', line).strip()
     return '' if NOISE.match(line) else line
 
 
 class User:
-    """Who types STEPS into L1's shell, and reads what comes of them."""
+    """Types STEPS into L1's shell, and reads the results."""
 
     def __init__(self, lab):
         self.lab, self.count, self.status, self.lines = lab, 0, None, []
@@ -210,7 +210,7 @@ class User:
         lab.listeners.append(self)
 
     def take(self, name, text):
-        # a line of the kernel's can be in the midst of it
+        # the console can mix a kernel message into the line
         found = re.search(rf'virsh {self.count}: (exit (\d+))?(.*)', text) if name == 'l1' else None
         if found and found[1]:
             self.status = int(found[2])
@@ -218,7 +218,7 @@ class User:
             self.lines.append(found[3])
 
     def shell(self, command):
-        """What COMMAND says in L1; where it fails "refused", and its words from the first error on."""
+        """Run COMMAND in L1: "says" and its output, or "refused" and the output from the first error on."""
         self.count, self.status, self.lines = self.count + 1, None, []
         self.lab.deadline = time.monotonic() + self.lab.config.timeout
         self.lab.shell(f'{{ {{ {command}; }}; status=$?; echo; echo "exit $status"; }} </dev/null 2>&1 | '
@@ -232,7 +232,7 @@ class User:
         return 'says: ' + ' '.join(words)
 
     def do(self, step):
-        """What is seen of STEP."""
+        """Do STEP, and return the result as text."""
         guest = self.guest
         guest.report, guest.exited = stack.Report(), False
         guest.words.clear()
@@ -248,13 +248,13 @@ class User:
             mode = matrix.LOGICAL.get(int(guest.report.values.get('cpu_version', '0'), 16), 'raw')
             count = guest.report.values['cpus']
             return f'guest: {mode}, {count} vCPU{"" if count == "1" else "s"}'
-        message = guest.message() or 'without a word'
+        message = guest.message() or 'no message'
         state = self.shell(virsh(step.to, 'domstate --reason guest', 'destroy guest')).removeprefix('says: ')
         return f'guest: {state.split(" Domain")[0]}: {message}'
 
 
 def judge(step, seen):
-    """STEP as --json prints it: of much that virsh says only what was looked for."""
+    """STEP as --json prints it, with only the matching part of virsh's output."""
     found = re.search(step.sees, seen)
     kind, _, words = seen.partition(': ')
     refused = kind == 'refused'
@@ -270,7 +270,7 @@ def version(said):
 
 
 def run(config, progress=lambda stage: None, log=None):
-    """All steps on one host; returns (the result as --json prints it, the log), as life.run() does."""
+    """Do all steps on one host; return (the result as --json prints it, the log), as life.run() does."""
     log = [] if log is None else log
     with stack.Stack(config, progress, log) as lab:
         result, user = life.boot(lab), User(lab)
@@ -280,7 +280,7 @@ def run(config, progress=lambda stage: None, log=None):
             found = version(user.shell(f'sh /libvirt/start one && {virsh("one", "version")}'))
         except stack.Timeout:
             raise stack.Broken(
-                f'libvirt was not up after {config.timeout} seconds: give it more with --timeout') from None
+                f'libvirt was not up after {config.timeout} seconds: allow more with --timeout') from None
         lab.shell(WATCH)
         result |= {'libvirt': found, 'steps': []}
         hung = False
@@ -289,7 +289,7 @@ def run(config, progress=lambda stage: None, log=None):
             try:
                 seen = 'not reached' if hung else user.do(step)
             except stack.Timeout:
-                hung, seen = True, f'nothing in {config.timeout} seconds: {user.guest.message() or "without a word"}'
+                hung, seen = True, f'no result in {config.timeout} seconds: {user.guest.message() or "no message"}'
             result['steps'].append(judge(step, seen))
         result['hung'] = hung
         result['l1']['complaints'] = stack.complaints(log)
@@ -298,7 +298,7 @@ def run(config, progress=lambda stage: None, log=None):
 
 
 def runs(configs, progress):
-    """Runs of libvirt, each on an L1 of its own: (result, log) of each."""
+    """Run libvirt with each of CONFIGS in a new L1: (result, log) for each."""
     return (run(config, progress) for config in configs)
 
 
@@ -311,9 +311,9 @@ def is_right(result):
 
 
 def surprises(config, result):
-    """The steps that came out otherwise than they must, a hang, and what L1 says of our L0.
+    """The steps with unexpected results, a hang, and L1's complaints about our L0.
 
-    Under our QEMU all have to be right, under Debian's those that STEPS says.
+    With our QEMU all steps have to be right; for Debian's, STEPS says which ones.
     """
     right = (ALWAYS, UNLIMITED) if config.compat == 'none' else (ALWAYS,)
     return [done['name'] for step, done in zip(steps_for(config, result['l1']), result['steps'])
@@ -322,7 +322,7 @@ def surprises(config, result):
 
 
 def describe(result):
-    """How many steps are right, and those that libvirt refused or that are not, by what was seen."""
+    """The number of right steps, and the steps that are wrong or refused, grouped by result."""
     steps, told = result['steps'], {}
     yield f'libvirt {result["libvirt"]}: {sum(step["right"] for step in steps)} of {len(steps)} steps right, ' \
           f'{sum(result["seconds"].values()):.0f} s'

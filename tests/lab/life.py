@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One run of the stack: L2 started, and what it goes through once it is up."""
+"""One run of the stack: start L2, and take it through the steps of --do."""
 
 import contextlib
 import time
@@ -18,7 +18,7 @@ def reboot(guest):
 
 
 def monitor(guest, line):
-    """A command of the human monitor, which can warn and yet go well."""
+    """Send a command to the human monitor; output other than errors is only a warning."""
     said = guest.ask('human-monitor-command', **{'command-line': line})
     errors = [words for words in said.splitlines() if words.startswith('Error')]
     if errors:
@@ -27,7 +27,7 @@ def monitor(guest, line):
 
 def savevm(guest):
     monitor(guest, f'savevm {SNAPSHOT}')
-    # memory that is not the snapshot's any more
+    # makes the memory differ from the snapshot
     guest.order('report')
     monitor(guest, f'loadvm {SNAPSHOT}')
     return guest, guest.order('report')
@@ -45,14 +45,14 @@ def plugged(guest):
 
 
 def migrate(guest):
-    """To a second QEMU in L1, which is the guest from then on."""
+    """Migrate to a second QEMU in L1, and return the guest there."""
     place, = set(PLACES) - {guest.place}
     uri = f'unix:{guest.stack.sockets_folder}/migration'
     target = Guest(guest.stack, place, (*plugged(guest), '-incoming', 'defer'))
     target.start()
     target.ask('migrate-incoming', uri=uri)
     guest.ask('migrate-set-capabilities', capabilities=[{'capability': 'events', 'state': True}])
-    # on a slow machine, a working L2 would never be left within the usual 300
+    # on a slow machine, a busy L2 never converges with the default of 300
     guest.ask('migrate-set-parameters', **{'downtime-limit': DOWNTIME_MS})
     guest.ask('migrate', uri=uri)
     guest.wait(lambda: migration_status(guest) in (['completed'], ['failed']))
@@ -64,11 +64,11 @@ def migrate(guest):
 
 
 def hotplug(guest):
-    """One more core."""
+    """Plug one core."""
     before = int(guest.report.values['cpus'])
     free = [slot for slot in guest.ask('query-hotpluggable-cpus') if 'qom-path' not in slot]
     if not free:
-        raise stack.Refused('the machine has no room for one more core: raise maxcpus in --smp')
+        raise stack.Refused('the machine has no free slot for a core: raise maxcpus in --smp')
     slot = min(free, key=lambda slot: slot['props']['core-id'])
     guest.ask('device_add', driver=slot['type'], id=f'core{slot["props"]["core-id"]}', **slot['props'])
     values = guest.order(f'online {before}')
@@ -81,14 +81,14 @@ STEPS = {function.__name__: function for function in (reboot, savevm, migrate, h
 
 
 def fault(values):
-    """What the work in L2 found wrong (tests/lab/work.c), or None."""
+    """The error that the work in L2 (tests/lab/work.c) found, or None."""
     if values.get('error') or values.get('wrong') == '0':
         return values.get('error')
     return f'L2 read {values["wrong"]} corrupt blocks of memory' if 'wrong' in values else 'L2 does no work'
 
 
 def lead(guest, names):
-    """Take GUEST through the steps NAMES, up to the first that fails; returns (the guest, a result for each)."""
+    """Take GUEST through the steps NAMES, up to the first that fails; return (the guest, a result for each)."""
     results = []
     for name in names:
         guest.stack.progress(name)
@@ -110,12 +110,12 @@ def lead(guest, names):
 
 
 def boot(lab):
-    """L1 up; returns what the result of each of its guests says of the host."""
+    """Boot L1, and return the part of the result that describes the host."""
     try:
         l1 = stack.boot_l1(lab)
     except stack.Timeout:
         raise stack.Broken(
-            f'L1 was not up after {lab.config.timeout} seconds: give it more with --timeout') from None
+            f'L1 was not up after {lab.config.timeout} seconds: allow more with --timeout') from None
     return {
         'l0': {'qemu': l0_version(lab.l0), 'machine': lab.config.l0_stack or 'pseries'},
         'l1': {key: l1.get(key) for key in ('kernel', 'cpu', 'cpu_version', 'compat_caps')},
@@ -124,7 +124,7 @@ def boot(lab):
 
 
 def run_guest(lab, host):
-    """Start L2 in L1, and end it; returns (the result as --json prints it, whether L1 can take another)."""
+    """Start L2 in L1, and end it; return (the result as --json prints it, whether L1 can run another guest)."""
     started = time.monotonic()
     guest = Guest(lab)
     guest.start()
@@ -140,15 +140,15 @@ def run_guest(lab, host):
     if lab.config.do:
         guest, result['do'] = lead(guest, lab.config.do) if l2 else (guest, [])
     ended = all(other.end() for other in lab.listeners)
-    # the end of a guest is something that KVM can complain of, too
+    # KVM can also log an error when a guest ends
     result['l1'] = {**host['l1'], 'complaints': stack.complaints(lab.log)}
     return result, ended
 
 
 def run(config, progress=lambda stage: None, log=None):
-    """One run of the stack; returns (the result as --json prints it, the log).
+    """Run the stack once; return (the result as --json prints it, the log).
 
-    LOG: a list that gets the lines of all consoles as they come.
+    LOG is a list to which the lines of all consoles are added.
     """
     log = [] if log is None else log
     with stack.Stack(config, progress, log) as lab:
@@ -156,9 +156,9 @@ def run(config, progress=lambda stage: None, log=None):
 
 
 def runs(configs, progress):
-    """Runs on one host, which boots once unless a guest hangs: (result, log) of each.
+    """Run CONFIGS, which differ only in L2, on one host: (result, log) for each.
 
-    CONFIGS differ only in what L2 is told.
+    The host boots once, and again after a guest that hangs.
     """
     waiting = list(configs)
     while waiting:

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What goes on, on one line of a terminal."""
+"""Progress on one line of a terminal."""
 
 import shutil
 import sys
@@ -9,10 +9,10 @@ import time
 
 
 class Live:
-    """What goes on, with the seconds since it began, on one line of a terminal."""
+    """Shows the current activity and the seconds since the start, on one line of a terminal."""
 
     def __init__(self):
-        self.text, self.started = 'getting ready', time.monotonic()
+        self.text, self.started = 'preparing', time.monotonic()
         self.ended, self.writing = threading.Event(), threading.Lock()
         self.on = sys.stderr.isatty()
         self.ticker = threading.Thread(target=self._tick, daemon=True)
@@ -32,7 +32,7 @@ class Live:
         self._draw()
 
     def print(self, text):
-        """A line on standard output, which stays."""
+        """Print a line on standard output, which is not overwritten."""
         with self.writing:
             self._write('')
             print(text, flush=True)

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rows of the lab's tables, and what a run comes to."""
+"""The rows of the lab's tables, and the outcome of a run."""
 
 import pathlib
 import re
@@ -15,7 +15,7 @@ QEMUS = ('distro', 'patched')
 
 
 def limit(compat, words='{} mode'):
-    """A host's mode in WORDS."""
+    """A host's mode, formatted with WORDS."""
     return 'not limited' if compat == 'none' else words.format(compat)
 
 
@@ -40,7 +40,7 @@ class Row(NamedTuple):
         return named + kernel + ([] if self.extra == '-' else self.extra.split('+'))
 
     def guest(self):
-        """What L2's QEMU was told beyond -accel kvm."""
+        """The options of L2's QEMU, without -accel kvm."""
         text = '' if self.extra == '-' else self.extra
         for option, words in (('--l2-machine+', ''), ('--l2-cpu+', '-cpu '), ('--l1-smp+', 'L1: -smp '),
                               ('--smp+', '-smp '), ('--do+', 'then '), ('--l0-stack+', 'L0: Linux on '), ('+', ' ')):
@@ -58,7 +58,7 @@ class Row(NamedTuple):
         return f'{self.api}, {self.kernel} kernel, {self.pages} pages{checks}'
 
     def slug(self):
-        """The row as a link names it."""
+        """The row's name in links."""
         return '-'.join(['row', *re.findall('[a-z0-9]+', ' '.join(self.words()))])
 
 
@@ -69,29 +69,29 @@ def rows(table=TABLE):
             continue
         fields = line.split(None, len(Row._fields) - 1)
         if len(fields) != len(Row._fields):
-            raise Unknown(f'{table.name}:{number}: a row is {" ".join(Row._fields)}')
+            raise Unknown(f'{table.name}:{number}: a row needs the fields {" ".join(Row._fields)}')
         row = Row(*fields)
         if row.slug() in (other.slug() for other in found):
-            raise Unknown(f'{table.name}:{number}: this row is there already: change what it asks, or remove it')
+            raise Unknown(f'{table.name}:{number}: this row exists already: change its options, or remove it')
         found.append(row)
     return found
 
 
 def select(table, expression):
-    """The rows that fit EXPRESSION: key=value, joined by commas."""
-    # a value can have commas of its own: --smp+4,threads=2
+    """The rows that match EXPRESSION: key=value, joined by commas."""
+    # a value can contain commas: --smp+4,threads=2
     for condition in filter(None, re.split(f',(?=(?:{"|".join(Row._fields)})=)', expression or '')):
         key, equal, value = condition.partition('=')
         if not equal or key not in Row._fields:
-            raise Unknown(f'--only {condition}: write key=value with a key of {", ".join(Row._fields)}')
+            raise Unknown(f'--only {condition}: write key=value, where key is one of {", ".join(Row._fields)}')
         table = [row for row in table if getattr(row, key) == value]
     if not table:
-        raise Unknown(f'--only {expression}: no row fits; scripts/lab matrix runs them all')
+        raise Unknown(f'--only {expression}: no row matches; scripts/lab matrix runs all rows')
     return table
 
 
 def came_to(result):
-    """A run's result in the words of the table."""
+    """The outcome of a run in the words of the table."""
     l2 = result['l2']
     if l2['outcome'] != 'booted':
         return l2['outcome']
@@ -105,18 +105,18 @@ def came_to(result):
 
 
 def is_right(row, outcome):
-    """Is this what a user wants to see of this row?  Ours is the yardstick."""
+    """Whether OUTCOME is what a user wants: the expected result with our QEMU."""
     return outcome == row.patched
 
 
 def complaints(row, result):
-    """What KVM in L1 says of our L0, which has to have all that KVM asks for."""
-    # KVM does not get to run a vCPU that L0 refused, and says so of it
+    """The errors that KVM in L1 logs about our L0, which must have none."""
+    # if L0 refused a vCPU, KVM rightly logs that it cannot run
     if row.l0 != 'patched' or result['l2']['outcome'] == 'guest-wide-elements':
         return []
     return result['l1']['complaints']
 
 
 def plain(text):
-    """One short line of TEXT, for a terminal."""
+    """TEXT as one short line, for a terminal."""
     return re.sub(r'\s+', ' ', text or '')[:90]

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The page of all runs of the matrix: HTML that needs nothing else."""
+"""The page of all runs of the matrix: one HTML file without external parts."""
 
 import collections
 import html
@@ -36,14 +36,14 @@ select, button { font: inherit; min-height: 2rem; max-width: 100%; }
 .pair .good { background: var(--good); } .pair .bad { background: var(--bad); }
 @media (max-width: 40rem) { .hosts > li { grid-template-columns: 1fr; } }
 '''
-# A guest is right when it runs in its host's mode, or was told why it cannot
+# A guest is right if it runs in its host's mode, or if QEMU explains why it cannot
 RIGHT, WRONG = ('good', '\u2713 right'), ('bad', '\u2717 wrong')
-# By whether a row is right under each of QEMUS
+# Keys: whether a row is right under each of QEMUS
 OUTCOMES = {(False, True): 'fixed by the series', (True, True): 'right under both',
             (False, False): 'wrong under both', (True, False): 'wrong only with the series'}
 FACETS = {'host': 'host', 'mode': 'mode of the host', 'api': 'nested API', 'outcome': 'outcome'}
 
-# Without it all rows are there, and no filters
+# Without JavaScript, the page shows all rows and no filters
 SCRIPT = '''
 const form = document.forms[0], rows = [...document.querySelectorAll('tbody tr')];
 function show() {
@@ -54,7 +54,7 @@ function show() {
   }
   form.querySelector('output').value = `${rows.filter(row => !row.hidden).length} of ${rows.length} rows shown`;
 }
-// a link from elsewhere can lead to a row that is not shown
+// a link from elsewhere can lead to a hidden row
 function reach() {
   const row = document.getElementById(location.hash.slice(1));
   if (row && row.hidden) {
@@ -65,7 +65,7 @@ function reach() {
 }
 form.hidden = false;
 form.onchange = show;
-// the choices are reset after the event
+// the browser resets the choices after the event
 form.onreset = () => setTimeout(show);
 onhashchange = reach;
 show();
@@ -95,12 +95,12 @@ def cell(row, qemu, run):
 
 
 def title(row):
-    """The row in words that no other row has."""
+    """The row in words, unique in the table."""
     return ', '.join(filter(None, [row.l1(), row.kvm(), row.guest()]))
 
 
 def verdict(row, cells):
-    """Is the row right under each of QEMUS?"""
+    """Whether the row is right, for each of QEMUS."""
     return tuple(is_right(row, came_to(cells[qemu]['result'])) for qemu in QEMUS)
 
 
@@ -110,12 +110,12 @@ def symbols(verdicts):
 
 
 def facets(row, cells):
-    """What the page can be filtered by."""
+    """The values by which the page can be filtered."""
     return {'host': row.host, 'mode': row.mode(), 'api': row.api, 'outcome': OUTCOMES[verdict(row, cells)]}
 
 
 def filters(runs):
-    """A choice for each of FACETS, of the values that occur."""
+    """A selection for each of FACETS, with the values that occur."""
     for key, label in FACETS.items():
         values = dict.fromkeys(facets(*run)[key] for run in runs)
         options = ''.join(f'<option>{value}</option>' for value in values)
@@ -130,7 +130,7 @@ def legend(runs):
 
 
 def overview(runs):
-    """A line for each host, with a link to each of its rows."""
+    """One line for each host, with a link to each of its rows."""
     hosts = {}
     for row, cells in runs:
         name = html.escape(f'{title(row)}: {OUTCOMES[verdict(row, cells)]}')
@@ -152,7 +152,7 @@ def table_row(row, cells):
 
 
 def page(runs):
-    """RUNS: [(row, {qemu: {'result', 'log'}})]; returns the page."""
+    """The page for RUNS, [(row, {qemu: {'result', 'log'}})]."""
     fixed = sum(verdict(*run) == (False, True) for run in runs)
     versions = sorted({cells[qemu]['result']['l1']['kernel'] for _, cells in runs for qemu in QEMUS})
     return f'''<!DOCTYPE html>

@@ -10,14 +10,14 @@ from tests.lab.matrix import QEMUS, came_to, limit, plain
 
 
 def in_words(result):
-    """What became of one run, for a reader."""
+    """The result of one run for the table."""
     l2 = result['l2']
     words = plain(l2['message'])
     return f'boots as {l2["cpu"].split(" ")[0]}' if l2['cpu'] else f'`{words[:60]}{"..." if words[60:] else ""}`'
 
 
 def table(rows):
-    """The table: of the rows without options, one for each way it can turn out."""
+    """The lines of the table: of the rows without options, one for each combination of outcomes."""
     shown = {}
     for row in rows:
         runs = [row['runs'][qemu] for qemu in QEMUS]

@@ -1,11 +1,11 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""L0 and L1 on this machine, and the consoles of all that runs in them.
+"""L0 and L1 on this machine, and their consoles.
 
-L0 is QEMU itself, as the hypervisor of a pseries machine; or Linux KVM HV on
-an emulated PowerNV machine, where L1 is a QEMU of its own. L0 gives L1 a
-console that carries L1's kernel and the commands that the lab types into L1's
-shell, and two for each QEMU that runs L2: L2's console and the QMP monitor.
+L0 is either QEMU itself, as the hypervisor of a pseries machine, or Linux KVM
+HV on an emulated PowerNV machine, which runs L1 in another QEMU.  L0 gives L1
+one console for its kernel messages and its shell, into which the lab types
+commands, and two for each QEMU that runs L2: L2's console and the QMP monitor.
 """
 
 import contextlib
@@ -24,22 +24,22 @@ from tests.lab import images, kernels
 from tests.lab.commands import (CONSOLES, l0_command, l1_command, l1_options, l2_command, powernv_command,
                                 powernv_console, pseries_console)
 
-# What L1's kernel says of an L0 that lacks a call, or that gives it a wrong answer, and of what breaks the kernel
+# Messages of L1's kernel about a call that L0 lacks or answers wrong, and about its own crashes
 COMPLAINT = re.compile(r"KVM: TLB \w+ invalidation hcall failed|couldn't register the L2 VPA|trap=0xffffffea|"
                        r'\bOops\b|\bBUG: |soft lockup')
 running = set()
-# Processes are made one at a time, so that none inherits another's sockets
+# Start processes one at a time, so that none inherits the sockets of another
 starting = threading.Lock()
-# No run starts its L0 any more
+# If set, no run may start its L0
 ending = threading.Event()
 
 
 class Broken(Error):
-    """The lab itself failed, whatever the guest would have done."""
+    """The lab itself failed, so there is no result of the guest."""
 
 
 def end_all():
-    """End every L0 of this process, for good; its runs then fail."""
+    """Kill every L0 of this process, and let no new one start; all runs then fail."""
     with starting:
         ending.set()
         for process in list(running):
@@ -48,15 +48,15 @@ def end_all():
 
 
 class Timeout(Exception):
-    """Nothing that was waited for came in time."""
+    """The deadline passed without the expected output."""
 
 
 class Refused(Exception):
-    """QEMU did not do what it was asked; the text is its own."""
+    """QEMU refused a request; the text is QEMU's message."""
 
 
 class Line:
-    """The lines that come from one console, as they come."""
+    """Splits the output of one console into lines."""
 
     def __init__(self, name):
         self.name, self.rest = name, b''
@@ -67,14 +67,14 @@ class Line:
 
 
 class Stack:
-    """One L0 with all that runs in it; a context, so that nothing is left."""
+    """One L0 and all that runs in it; a context manager, so that no process is left behind."""
 
     def __init__(self, config, progress, log):
         self.config, self.progress, self.log = config, progress, log
         self.sockets, self.pending, self.listeners = {}, [], []
         self.selector = selectors.DefaultSelector()
         self.process = self.started = self.deadline = self.kernel = self.l0 = None
-        # where QEMUs that migrate to each other meet
+        # the directory of the socket for migration
         self.sockets_folder = '/run'
 
     def __enter__(self):
@@ -99,11 +99,11 @@ class Stack:
                 theirs.append(other)
                 command += ['-chardev', f'socket,id={name},fd={other.fileno()}', *attach(name)]
             if ending.is_set():
-                raise Broken('the lab was told to end')
-            # what is built or fetched first is no part of a run
+                raise Broken('interrupted')
+            # building and downloading do not count as time of the run
             self.started = time.monotonic()
             self.deadline = self.started + config.timeout
-            # the kernel ends L0 with us, also where we get no chance to
+            # the kernel kills L0 when this process ends, even if this process is killed
             self.process = subprocess.Popen(
                 ['setpriv', '--pdeathsig', 'KILL', '--', *command], stdin=subprocess.DEVNULL, start_new_session=True,
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=[s.fileno() for s in theirs])
@@ -134,7 +134,7 @@ class Stack:
             try:
                 data = key.fileobj.recv(65536)
             except ConnectionResetError:
-                # it ended, and had not read all that it was told
+                # it ended before it had read all input
                 data = b''
             if data:
                 self.pending += [(key.data.name, line) for line in key.data.feed(data)]
@@ -142,14 +142,14 @@ class Stack:
                 self.closed(key)
 
     def closed(self, _):
-        """A console closes with L0."""
+        """A console is closed only if L0 ended."""
         self.process.wait()
         words = self.process.stderr.read().decode(errors='replace').strip().splitlines()
         words = words or [text for _, text in self.pending] or self.log
-        raise Broken(f'L0 ended by itself: {words[-1] if words else "without a word"}')
+        raise Broken(f'L0 ended unexpectedly: {words[-1] if words else "no message"}')
 
     def next_line(self):
-        """The next (console, text); every one of them goes into the log."""
+        """Return the next (console, text), and add it to the log."""
         while not self.pending:
             self._read()
         name, text = self.pending.pop(0)
@@ -157,7 +157,7 @@ class Stack:
         return name, text
 
     def step(self):
-        """Hand the next line to all who listen."""
+        """Pass the next line to all listeners."""
         name, text = self.next_line()
         for listener in self.listeners:
             listener.take(name, text)
@@ -166,7 +166,7 @@ class Stack:
         self.sockets[name].sendall(text.encode() + b'\n')
 
     def turn_to(self, config, log):
-        """From now on, CONFIG says what L2 is told; its lines go to LOG."""
+        """Use CONFIG for the next L2, and write its lines to LOG."""
         self.config, self.log = config, log
         self.listeners.clear()
         self.deadline = time.monotonic() + config.timeout
@@ -177,20 +177,20 @@ class Stack:
 
     def launch(self, guest):
         """Start the QEMU of GUEST in L1."""
-        # sed marks what QEMU says; its exit comes after its last word, on a line of its own
+        # sed marks QEMU's output; the exit status follows on a separate line
         command = l2_command(self.config, guest.console, guest.monitor, guest.extra)
         self.shell(f'{{ {command}; status=$?; echo; echo "exit $status"; }} </dev/null 2>&1 | '
                    f"sed 's/^/{guest.mark}: /' &")
 
 
 class Report:
-    """What tests/lab/probe.c says between its first line and 'end'."""
+    """The output of tests/lab/probe.c up to 'end'."""
 
     def __init__(self):
         self.values, self.complete = {}, False
 
     def take(self, text):
-        """Returns True when the report is complete."""
+        """Parse a line; return True if the report is complete."""
         found = re.match(r'probe: (\w+)=(.*)', text)
         if found:
             self.values[found[1]] = found[2].strip()
@@ -199,20 +199,20 @@ class Report:
 
 
 def boot_linux(stack, console):
-    """A Linux with l1-init up to its shell on CONSOLE; returns its report."""
+    """Wait until a Linux with l1-init has its shell on CONSOLE, and return its report."""
     report, first, name = Report(), True, console.upper()
     while True:
         where, text = stack.next_line()
         if where == 'l0' and text.startswith('lab: exit'):
             words = [line[4:] for line in stack.log if line.startswith('l0  qemu-system-')]
-            raise Broken(f'the QEMU that is L1 ended: {(words or ["without a word"])[-1]}')
+            raise Broken(f"L1's QEMU ended: {(words or ['no message'])[-1]}")
         if where != console:
             continue
         if first:
             stack.progress(f'{name} kernel')
             first = False
         if 'Kernel panic' in text:
-            raise Broken(f'{name} did not come up: {text}')
+            raise Broken(f'{name} did not boot: {text}')
         report.take(text)
         if text == 'lab: ready':
             stack.progress(f'{name} ready')
@@ -220,7 +220,7 @@ def boot_linux(stack, console):
 
 
 def boot_l1(stack):
-    """L1 up to its shell, and L0 before it where that is a Linux; returns L1's report."""
+    """Wait for L1's shell, and first for that of L0 if L0 is Linux; return L1's report."""
     if stack.config.l0_stack:
         boot_linux(stack, 'l0')
         stack.send('l0', f'{l1_command(stack.config)}; echo; echo "lab: exit $?"')
@@ -228,7 +228,7 @@ def boot_l1(stack):
 
 
 def complaints(log):
-    """What KVM in L1 said of L0, each once."""
+    """The errors that KVM in L1 logged about L0, without repetitions."""
     said = (re.sub(r'^l1 +(\[ *[\d.]+\] )?', '', line) for line in log
             if line.startswith('l1 ') and COMPLAINT.search(line))
     return list(dict.fromkeys(said))

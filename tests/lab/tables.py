@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs of whole tables, and what is printed of each."""
+"""Runs of whole tables, and their output."""
 
 import json
 import pathlib
@@ -11,13 +11,13 @@ from tests.lab.live import Live
 from tests.lab.options import config_of
 from tests.lab.words import describe
 
-# What "boot" shows, and what "smoke" tests: rows like those of matrix.cfg
+# The rows of "boot" and "smoke", in the format of matrix.cfg
 BOOT, SMOKE = (matrix.HERE / name for name in ('boot.cfg', 'smoke.cfg'))
 TABLE = '{:<30} {:<8} {:<40} {:>5}  {}'
 
 
 def boot():
-    """Before and after; 0 exactly if ours came up at its host's mode everywhere."""
+    """Boot under both QEMUs; return 0 if every guest of ours boots in its host's mode."""
     wrong = []
     print(TABLE.format("L1, the KVM host", 'QEMU', 'L2, its guest', 's', 'message'), flush=True)
 
@@ -35,15 +35,15 @@ def boot():
 
 
 def smoke():
-    """TAP: ours is right on every row, and the unpatched QEMU wrong on the limited ones."""
+    """Print TAP: our QEMU must be right on every row, and unpatched QEMU wrong on the limited hosts."""
     count, failed = 0, 0
 
     def report(row, qemu, result, _):
         nonlocal count, failed
         count += 1
-        # the unpatched QEMU must not come up right where its host is limited
+        # if unpatched QEMU were right on a limited host, the row would test nothing
         expected = qemu == 'patched' or row.distro == row.patched
-        # a guest that hangs shows nothing of either
+        # a guest that hangs proves neither
         good = matrix.is_right(row, matrix.came_to(result)) == expected and result['l2']['outcome'] != 'hung'
         failed += not good
         live.print(f'{"" if good else "not "}ok {count} - {row.l1()}, {row.api}, {row.kernel} kernel: {qemu} is '
@@ -58,7 +58,7 @@ def smoke():
 
 
 def run_libvirt(rows):
-    """Every step of ROWS as libvirt.STEPS has it: 0."""
+    """Run libvirt on ROWS; return 0 if every step has the result that libvirt.STEPS expects."""
     configs, odd = [config_of([*row.words(), '--timeout', '600'], 'libvirt') for row in rows], []
 
     def report(position, done):
@@ -73,7 +73,7 @@ def run_libvirt(rows):
 
 
 def run_matrix(only, jobs, json_file, html_file):
-    """Every row as expected: 0."""
+    """Run the rows that ONLY selects; return 0 if all results are as expected."""
     table = matrix.select(matrix.rows(), only)
     found, odd = {row: {} for row in table}, []
 

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A run's result in words, for a terminal."""
+"""The result of a run as text, for a terminal."""
 
 from tests.lab import libvirt
 

@@ -35,7 +35,7 @@ FAULTS = {
                               '{two}/0099-same.patch': ENTRY.format('y', '')}, 'the name same.patch'),
     'a file carried twice': ({'{one}/0098-x.patch': ENTRY.format('x', 'hw/ppc/same.c'),
                               '{two}/0099-y.patch': ENTRY.format('y', 'hw/ppc/same.c')}, 'file hw/ppc/same.c'),
-    'an entry outside of topics': ({'0001-lost.patch': ENTRY.format('lost', '')}, 'is in no topic'),
+    'an entry outside of topics': ({'0001-lost.patch': ENTRY.format('lost', '')}, 'is not in a topic'),
     'a topic without cover letter': ({'{two}/cover.txt': None}, 'has no cover.txt'),
     'a topic without entries': ({'{two}/*.patch': None}, 'has no entry'),
 }
