@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run every command that a document shows.  Prints TAP.
 
-tests/docs.cfg says how each is run; one without a row, and a row without a
-command, is an error.  So is a block of neither commands nor what has a row
-of its own.
+tests/docs.cfg says how to run each command.  It needs a row for every command,
+and for every block without commands, and no other rows.
 """
 
 import re

@@ -1,10 +1,11 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run "make boot" and "make check" on each release of Debian that they run on, from a bare system.
+"""Run "make boot" and "make check" on bare Debian systems, one for each supported release.
 
-Each has a minimal root of its own, build/hosts/SUITE, with a clone of HEAD.
-Of this machine it has the mirror and the ccache.  Everything that the commands
-print is in build/hosts/SUITE.log.  A root that failed stays until the next run.
+Each release runs in a new minimal root, build/hosts/SUITE, on a clone of HEAD.
+The root uses the Debian mirror and the ccache of this machine.  The output of
+the commands goes to build/hosts/SUITE.log.  If a command fails, its root stays
+until the next run.
 """
 
 import os

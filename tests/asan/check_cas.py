@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Random lists for CAS, on QEMU with TCG: the C that reads them is watched by AddressSanitizer."""
+"""Pass random lists of modes to CAS, on QEMU with TCG and AddressSanitizer."""
 
 import pathlib
 import tempfile

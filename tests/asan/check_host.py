@@ -1,8 +1,8 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Random hosts for the C that asks for their CPU modes: what it finds out, and AddressSanitizer's word on it.
+"""Ask random hosts for their CPU modes, with the C code of the series under AddressSanitizer.
 
-tests/asan/host.c is the program, which meson builds.
+PROGRAM is tests/asan/host.c, which meson builds.
 """
 
 import errno

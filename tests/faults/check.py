@@ -1,10 +1,10 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Strike "make boot", graft and deb-source with faults half-way: the next run has to end right.
+"""Inject faults into "make boot", scripts/graft and scripts/deb-source; the next run must succeed.
 
-A row strikes one run at its point, runs the same command again, and compares
-what is in build/ with what was there before.  It has this work tree in an
-overlay of its own, kept in memory, and processes of its own.  Prints TAP.
+Each row injects one fault at one point of a command and then runs the command
+again.  build/ must be the same as before the fault.  A row runs in separate
+namespaces, on an overlay of this work tree in memory.  Prints TAP.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""QEMU as L0 of the nested APIs, seen by guests of a few instructions.
+"""Test QEMU as L0 of the nested APIs, with guests of a few instructions.
 
-Each case runs on our native build, and on Debian's own where that is wrong.
-The cases are in tests/hcall/cases.py.  Prints TAP.
+Each case in tests/hcall/cases.py runs on our native build.  If Debian's QEMU
+gets the case wrong, it runs there too.  Prints TAP.
 """
 
 import concurrent.futures

@@ -1,8 +1,9 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What make host-kit packs, on an emulated POWER host that has Python and no more.
+"""Test the tarball of "make host-kit" on an emulated POWER host that has only Python and QEMU.
 
-The kit's QEMU is tested, and Debian's is the other one.  Prints TAP.
+The QEMU in the kit is the one to test, and Debian's is the one to compare it
+with.  Prints TAP.
 """
 
 import ast

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The page of every row in matrix.cfg, without the half hour of runs.  Prints TAP."""
+"""Check the page of "make matrix" with made-up results for every row of matrix.cfg.  Prints TAP."""
 
 import html.parser
 import itertools

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Linters and strict compilers on all that is ours.  Prints TAP.
+"""Run linters and strict compilers on all files of this repository.  Prints TAP.
 
-setup.cfg and clang-tidy beside this say what they let pass, and why.
+setup.cfg and clang-tidy in this directory list what they ignore, and why.
 """
 
 import concurrent.futures

@@ -1,10 +1,10 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Build the series on every base, and let QEMU's own tests compare it with the base itself.
+"""Build the series on every base, and run QEMU's own tests with and without the series.
 
-Prints a line for each base: what applies and builds, and which of check-unit
-and qtest-ppc64 fail, with the series and without.  A base that cannot be had
-is said so, and is no failure, unless no base could be had at all.
+Prints a line for each base: whether the series applies and builds, and which
+tests of check-unit and qtest-ppc64 fail, with and without it.  If a base is
+not available, the line says so.  This is an error only if no base is available.
 """
 
 import json

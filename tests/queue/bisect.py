@@ -1,10 +1,10 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Build every commit of the series by itself, both ways, and run its unit tests.
+"""Build each commit of the series, for KVM and for TCG, and run its unit tests.
 
-A commit fails, too, where it brings a function that nothing in its own tree
-uses.  Works in a tree of its own, build/BASE/bisect, so that the builds of the
-whole series stay as they are.  Prints TAP.
+Also fails if a commit adds a function that nothing in its tree uses.  Works
+in build/BASE/bisect, so the builds of the whole series do not change.  Prints
+TAP.
 """
 
 import re

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Build and test each topic of series/ with only the topics that it needs.
 
-Works in a tree of its own, build/BASE/topics, so that the builds of the whole
-series stay as they are.  Prints a line for each topic.  Debian's QEMU, the
-control of the scenarios, is not run here but by make check.
+Works in build/BASE/topics, so the builds of the whole series do not change.
+Prints a line for each topic.  Does not run the tests on Debian's QEMU: make
+check does.
 """
 
 import os
