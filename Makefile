@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# The front door.  "make help" lists what there is to do.
+# "make help" lists the targets that a person types.
 
 python = /usr/bin/python3
 lib = PYTHONPATH=scripts $(python) -m lib
@@ -19,29 +19,29 @@ export CCACHE_NOHASHDIR := 1
         check-bases check-hosts check-faults bisect-check check-topics check-docs docs series deb-source
 
 help:
-	@echo 'make boot      start a nested guest under Debian'\''s QEMU and under ours'
-	@echo 'make check     all tests that a change has to pass (ONLY=PATTERN: those of such names)'
-	@echo 'make hooks     lint what changes at each git commit'
-	@echo 'make quick     before a commit: the queue, and the tests that reach the change'
-	@echo 'make matrix    every row of tests/lab/matrix.cfg; page in build/matrix.html'
-	@echo 'make libvirt   what libvirt makes of such hosts, step by step'
-	@echo 'make host-kit  a tarball that tests a POWER host with KVM (QEMU=1 adds ours)'
-	@echo 'make bench     what a change of mode costs, patched beside unpatched'
-	@echo 'make fuzz      random hosts and guests (SECONDS=600 SEED=1)'
-	@echo 'make coverage  which lines of the series no test reaches; page in build/coverage'
-	@echo 'make mutants   whether a test fails for each small fault in the series (ONLY=FILE)'
-	@echo 'make series    the mail-ready patches, in build/series (TOPIC=host-compat)'
-	@echo 'make check-bases  build on every base, and compare QEMU'\''s own tests'
-	@echo 'make check-hosts  boot and check on a bare Debian 12 and 13, as root'
-	@echo 'make check-faults  strike boot, graft and deb-source half-way, and run them again, as root'
-	@echo 'make bisect-check  build every commit of the series by itself'
-	@echo 'make check-topics  build and test each topic with only what it needs'
-	@echo 'make check-docs  run every command that a document shows'
-	@echo 'make docs      QEMU'\''s manual with our page, in build/docs'
-	@echo 'make deb-source  Debian'\''s source package with the series, in build/deb-source'
-	@echo 'make kvm       build the ppc64le QEMU with KVM'
-	@echo 'make tcg       build the QEMU of this machine, with TCG'
-	@echo 'make clean     remove build/'
+	@echo 'make boot          start a nested guest under Debian'\''s QEMU and the patched one'
+	@echo 'make check         run all tests (ONLY=PATTERN: tests whose name matches)'
+	@echo 'make hooks         enable a git hook that lints the files of each commit'
+	@echo 'make quick         check the patches; run the tests that reach your change'
+	@echo 'make matrix        run all rows of tests/lab/matrix.cfg; see build/matrix.html'
+	@echo 'make libvirt       use libvirt on each emulated host, step by step'
+	@echo 'make host-kit      pack a test for POWER hosts with KVM (QEMU=1: with QEMU)'
+	@echo 'make bench         count the ioctls of a mode change, patched and unpatched'
+	@echo 'make fuzz          run random hosts and guests (SECONDS=600 SEED=1)'
+	@echo 'make coverage      show the lines that no test reaches; see build/coverage'
+	@echo 'make mutants       check that a test fails for each small fault (ONLY=FILE)'
+	@echo 'make series        write patches for git am to build/series (TOPIC=host-compat)'
+	@echo 'make check-bases   build on every base; compare the results of QEMU'\''s tests'
+	@echo 'make check-hosts   run boot and check on bare Debian 12 and 13, as root'
+	@echo 'make check-faults  interrupt boot, graft, deb-source; run them again, as root'
+	@echo 'make bisect-check  build and test each commit of the series'
+	@echo 'make check-topics  build and test each topic with only the topics it needs'
+	@echo 'make check-docs    run every command that a document shows'
+	@echo 'make docs          build QEMU'\''s manual with the new page, in build/docs'
+	@echo 'make deb-source    build Debian'\''s source package in build/deb-source'
+	@echo 'make kvm           build the patched QEMU for ppc64le, with KVM'
+	@echo 'make tcg           build the patched QEMU for this machine, with TCG'
+	@echo 'make clean         remove build/'
 
 # Everything that a build needs, and the series as it is now.
 $(home)/.ready: configure scripts/prepare $(addprefix scripts/lib/, builds.py debian.py grafting.py \
