@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a change of mode costs, in ioctls: patched beside unpatched."""
+"""The cost of a change of mode in ioctls, patched and unpatched."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ from lib.system import BUILD
 from tests.kvmsim.scenario import parse
 from tests.kvmsim.steps import Run
 
-# vCPUs, and what -smp and -m get; a radix guest goes from raw to POWER9 mode.
+# {vCPUs: (-smp, -m)}; a radix guest changes from raw to POWER9 mode.
 SIZES = {1: ('1', 256), 8: ('8', 256), 64: ('64', 256), 512: ('512,threads=8', 512),
          2048: ('2048,threads=8', 2048)}
 STANZA = '''
@@ -36,7 +36,7 @@ def user_time():
 
 
 def measure(vcpus, qemu, path):
-    """One run: its ioctls by phase and kind, and the user time of all of it."""
+    """One run: its ioctls by phase and kind, and its total user time."""
     smp, memory = SIZES[vcpus]
     scenario, = parse('bench', STANZA.format(smp=smp, memory=memory)).values()
     before = user_time()
@@ -46,7 +46,7 @@ def measure(vcpus, qemu, path):
             run.run()
         finally:
             run.close()
-    # a vCPU that waits is in KVM_RUN all the time: how often is chance
+    # a waiting vCPU calls KVM_RUN a random number of times
     counts = {phase: {name: n for name, n in kinds.items() if name != 'KVM_RUN'}
               for phase, kinds in run.phases.items() if phase in ('start', 'cas')}
     cas = sum(counts['cas'].values())
@@ -56,7 +56,7 @@ def measure(vcpus, qemu, path):
 
 
 def table(runs):
-    """The lines for one size: each kind of ioctl, one QEMU beside the other."""
+    """The lines for one size: each kind of ioctl, with a column for each phase and QEMU."""
     kinds = sorted({kind for run in runs for counts in run['kinds'].values() for kind in counts})
     heads = [f'{phase} {run["qemu"]}' for phase in ('start', 'cas') for run in runs]
     lines = [('ioctl', *heads)]

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Random hosts, random guests, and what they do."""
+"""Random hosts, random guests, and random steps."""
 
 import itertools
 import random
@@ -8,7 +8,7 @@ import random
 from tests.kvmsim import power
 
 MODES = [*power.CAPS]
-# CAS reads so many records of the guest's list
+# CAS reads at most this many records of the guest's list
 RECORDS = 512
 STANZA = '''
 [seed-{seed}]
@@ -51,7 +51,7 @@ def random_caps(rng):
 
 
 def random_entry(rng, old_modes):
-    """One mode or another record, which is seldom the end record that most random ones are."""
+    """A mode or another record; most random bits would be an end record, so make that rare."""
     if rng.random() < 0.8:
         return rng.choice(['raw', *MODES, *MODES, '0x0f000008', *(['power8', 'power7'] if old_modes else [])])
     mask = rng.choice((0xffffffff, 0xffff0000, 0x0fffffff, 0, rng.getrandbits(16) << 16))
@@ -66,7 +66,7 @@ def random_list(rng, old_modes):
         if rng.random() < 0.05:
             entries[-1] += f'*{rng.choice((2, 3, 100))}'
     if rng.random() < 0.02:
-        # the last that counts is one of those above
+        # fill the list, so that the limit falls on one of the entries above
         entries.insert(0, f'0x0f000008*{RECORDS - rng.randint(0, len(entries))}')
     if rng.random() < 0.1:
         entries.append(rng.choice(('unterminated', 'end-of-ram')))
@@ -74,8 +74,8 @@ def random_list(rng, old_modes):
 
 
 def random_steps(rng, host, vcpus, old_modes, kvm):
-    """Endless."""
-    # QEMU ends at a reset to POWER9 mode with DAWR1
+    """An endless sequence of steps."""
+    # QEMU exits at a reset to POWER9 mode with DAWR1
     settable = [name for name in MODES if power.MODES[name] <= power.MODES[host] and
                 (old_modes or name != 'power9')] + ['power8'] * old_modes + ["''"]
     kinds = {
@@ -83,7 +83,7 @@ def random_steps(rng, host, vcpus, old_modes, kvm):
         lambda: f'kernel refuse {random_refusals(rng, vcpus, 3)}': 12,
         lambda: f'kernel caps {random_caps(rng):#x}': 1,
         lambda: 'reset': 8, lambda: 'cont': 3, lambda: 'stop': 2,
-        # one core: QEMU fails an assertion after cores came and went out of order
+        # one core only: QEMU fails an assertion after cores are plugged and unplugged out of order
         lambda: f'plug {vcpus}': 3, lambda: f'unplug {vcpus}': 2,
         lambda: 'save one': 0.5, lambda: 'load one': 2, lambda: 'get /machine host-compat-modes': 1,
     }
@@ -94,21 +94,21 @@ def random_steps(rng, host, vcpus, old_modes, kvm):
 
 
 def generate(seed):
-    """The host and the guest of one seed, and its steps, which are made when they are asked for."""
+    """The host and the guest of a seed, and an iterator of its steps."""
     rng = random.Random(seed)
     smp = rng.choice(('1', '2', '4', '4,threads=2', '8,threads=8'))
     vcpus = int(smp.split(',')[0])
     host = rng.choice(MODES[1:] * 3 + MODES[:1])
-    # QEMU fails an assertion where a guest in a mode before POWER9 has DAWR1
+    # QEMU fails an assertion if a guest in a mode before POWER9 has DAWR1
     old_modes = rng.random() < 0.6
     options = ['cap-dawr1=off'] if old_modes else []
     kvm = 'pr' if rng.random() < 0.08 else 'hv'
     if kvm == 'pr':
         options = ['cap-fwnmi=off', 'cap-dawr1=off']
-    # PR has no radix
+    # KVM PR has no radix
     mmu = rng.choice((*(['radix', 'radix'] if kvm == 'hv' else []), 'hash', 'old', 'no-vectors', 'no-vector-5'))
     if rng.random() < 0.2:
-        # QEMU ends at CAS where a guest wants XIVE of a machine that began in POWER8 mode
+        # QEMU exits at CAS if a guest asks for XIVE on a machine that started in POWER8 mode
         options.append('max-cpu-compat=' + rng.choice(MODES + ['power8'] * (old_modes and mmu == 'old')))
     text = STANZA.format(
         seed=seed, host=host, kernel=rng.choice(('7.3', '7.3', '7.3', '7.2', '6.12')), kvm=kvm,

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Random hosts and guests on QEMU: what has to hold, whatever they do."""
+"""Random hosts and guests on QEMU, and the rules that must hold for all of them."""
 
 import concurrent.futures
 import itertools
@@ -18,18 +18,18 @@ from tests.kvmsim.machine import Surprise, has_asan
 from tests.kvmsim.scenario import parse, step_of
 from tests.kvmsim.steps import Failed, Run
 
-# A hang is a finding: a step takes well below a second, sanitizers or not.
+# A hang is a bug: a step takes much less than a second, even with sanitizers.
 PATIENCE = 60
-# One more than there are cores: each QEMU waits for its next step now and then.
+# One more than there are cores, because a QEMU sometimes waits for its next step.
 JOBS = len(os.sched_getaffinity(0)) + 1
-# So often is a list of steps tried again to find a shorter one that fails, too.
+# How many attempts to make at a shorter list of steps that fails, too.
 TRIES = 100
 BAD_SIGNS = ('runtime error:', 'AddressSanitizer', 'Assertion', 'assertion failed', 'Bail out',
              'Unexpected error', 'uncaught target signal')
 
 
 class Broken(Failed):
-    """What does not hold, and the step of a scenario that shows it."""
+    """The rule that is broken, and a step that shows it in a scenario."""
 
     def __init__(self, words, shown_by=None):
         super().__init__(words)
@@ -37,7 +37,7 @@ class Broken(Failed):
 
 
 class Fuzz(Run):
-    """A run whose steps may be refused, but not break what has to hold."""
+    """A run whose steps may be refused, but must not break the rules."""
 
     def __init__(self, scenario, binary, home):
         super().__init__(scenario, 'patched', binary, home)
@@ -45,7 +45,7 @@ class Fuzz(Run):
         self.calls = self.refusals = 0
         self.done, self.at, self.heard = [], 0, 0
         given = dict(option.split('=') for option in scenario.source['machine'].split(',') if option)
-        # what the machine, all its vCPUs (None: not known), a snapshot, and a refusing kernel are set to
+        # the expected limit, the mode of all vCPUs (None: unknown), that of the snapshot, and the kernel's refusals
         self.limit = power.MODES.get(given.get('max-cpu-compat'), self.host.newest())
         self.mode, self.saved = self.limit, None
         self.refuses = scenario.source['refuse'] or []
@@ -61,7 +61,7 @@ class Fuzz(Run):
             self.check_start()
             return
         for self.at, step in enumerate(self.scenario.steps):
-            # a snapshot has the cores of its machine: QEMU crashes at the second load of one that has others
+            # QEMU crashes if a snapshot with other cores than the machine's is loaded twice
             if step.verb in ('save', 'load') and (self.moved or step.verb == 'load' and self.saved is None):
                 continue
             if step.verb in ('cas', 'save'):
@@ -71,19 +71,19 @@ class Fuzz(Run):
                 return
 
     def drop_phb(self):
-        """QEMU looks for each PCI slot in all of them: that is three quarters of what a CAS call takes."""
+        """Unplug the PHB: a search for each PCI slot among all of them takes three quarters of a CAS call."""
         devices = self.source.query('qom-list', path='/machine/unattached')
         phb, = (entry['name'] for entry in devices if entry['type'] == 'child<spapr-pci-host-bridge>')
         self.source.query('device_del', id=f'/machine/unattached/{phb}')
         self.do_reset()
         if self.source.exit is not None:
-            raise Surprise('QEMU has ended at its second reset')
+            raise Surprise('QEMU ended at its second reset')
 
     def count(self, phase):
-        """Nobody asks."""
+        """Do nothing: no step checks the ioctls."""
 
     def perform(self, step):
-        """A step, and what has to hold after it."""
+        """Do a step, and check the rules."""
         self.done.append(step.text)
         try:
             before = self.mode
@@ -99,17 +99,17 @@ class Fuzz(Run):
             self.done.append(f'refused {shlex.quote(self.error.split()[0])}')
 
     def bring_up(self):
-        """Whatever was refused before, a reset to a mode that KVM accepts brings the machine up."""
+        """Check that a reset to a mode that KVM accepts always gets the machine running again."""
         accept = ['kernel refuse nothing'] if self.refuses_mode(self.limit) else []
         for text in ('cont', *accept, 'reset', 'cont'):
             if self.running:
                 return
             self.perform(step_of(0, text))
         if not self.running:
-            raise Broken(f'the machine does not come up: {self.error or self.last_words()}', 'state running')
+            raise Broken(f'the machine does not run after a reset: {self.error or self.last_words()}', 'state running')
 
     def check_start(self):
-        """QEMU may end at its start, with a message, if the mode of the reset was refused."""
+        """Check that QEMU exited at start with a message, and because the mode of the reset was refused."""
         self.source.wait_exit()
         self.check_signs()
         if self.source.exit != 1 or not self.source.messages:
@@ -125,10 +125,10 @@ class Fuzz(Run):
                 raise Failed(line)
 
     def refuses_mode(self, mode):
-        """Whether KVM can refuse it."""
+        """Whether KVM may refuse MODE."""
         return self.scenario.source['kvm'] == 'pr' or any(row[1] in (power.ANY, mode) for row in self.refuses)
 
-    # Actions, and what the machine is then set to.
+    # Actions, which also update the expected state.
 
     def do_kernel(self, key, value):
         super().do_kernel(key, value)
@@ -143,7 +143,7 @@ class Fuzz(Run):
         super().do_set(path, name, value)
         limit = power.MODES.get(value, 0)
         if bool(self.error) == self.host.allows(limit):
-            raise Failed(f'refused: {self.error}' if self.error else 'the host does not allow it')
+            raise Failed(f'refused: {self.error}' if self.error else 'accepted, but the host does not allow it')
         self.limit = self.limit if self.error else limit
 
     def do_get(self, path, name):
@@ -171,7 +171,7 @@ class Fuzz(Run):
         hv = source['kvm'] == 'hv'
         self.calls += 1
         super().do_cas(entries)
-        # behind another end than the list's own, QEMU finds anything but option vectors
+        # if the list ends early, the option vectors that follow are garbage, and QEMU may exit
         self.ended = self.source.exit == 1 and len(listed) != sum(e[2] for e in entries if isinstance(e, tuple))
         if hv and (newest or raw):
             self.mode = newest
@@ -179,9 +179,9 @@ class Fuzz(Run):
         if self.source.exit is None and not agrees:
             returned = self.outcome or int(self.source.command_kvm('result')[0])
             if returned != power.RETURNS['H_HARDWARE']:
-                raise Broken(f'the guest got {returned}, and shares no mode with the host', 'returns H_HARDWARE')
+                raise Broken(f'the guest got {returned}, but shares no mode with the host', 'returns H_HARDWARE')
 
-    # What has to hold.
+    # Rules.
 
     def check(self, step, before):
         self.check_signs()
@@ -189,14 +189,14 @@ class Fuzz(Run):
         refused = int(self.source.command_kvm('refused')[0])
         self.refusals += refused
         if refused and not (self.said() or self.error):
-            raise Failed('KVM refused a mode, and QEMU said nothing')
-        # a core that is not plugged changes nothing for the others, and a load can be a whole guest after all
+            raise Failed('KVM refused a mode, but QEMU printed no message')
+        # a failed plug does not affect the other cores, and a load can replace the whole guest
         if step.verb in ('reset', 'load'):
             self.barred = False
         if refused and step.verb not in ('plug', 'load'):
             self.barred = True
         if self.running and self.barred:
-            raise Broken('KVM refused the mode of the machine, which runs', 'state internal-error')
+            raise Broken('KVM refused the mode, but the machine runs', 'state internal-error')
         if step.verb == 'cas' and not self.running:
             self.check_refused_call(refused, before)
         if self.running:
@@ -218,13 +218,13 @@ class Fuzz(Run):
         if self.mode is not None and modes != {self.mode}:
             raise Broken(f'the vCPUs are in mode {names}, not in {wanted}', f'modes all {wanted}')
         if len(modes) > 1 or not all(map(self.host.allows, modes)):
-            raise Broken(f'the vCPUs are in mode {names}, which cannot be on this host', f'modes all {wanted}')
+            raise Broken(f'the vCPUs are in mode {names}, which this host does not allow', f'modes all {wanted}')
         if not all(runs for _, _, runs in rows):
             raise Broken('a vCPU cannot run', 'runs all')
 
 
 def attempt(text, steps, binary):
-    """Run one host and guest: what did not hold or None, and the run."""
+    """Run one host and guest; return the error or None, and the run."""
     scenario, = parse('random', stanza(text, steps)).values()
     with tempfile.TemporaryDirectory(prefix='kvmsim-') as home:
         fuzz = Fuzz(scenario, binary, pathlib.Path(home))
@@ -238,7 +238,7 @@ def attempt(text, steps, binary):
 
 
 def shorten(text, steps, binary, failed):
-    """Leave out of STEPS what FAILED, their run, does not need: what did not hold, its run, whether that is all."""
+    """Drop steps that FAILED, an (error, run), does not need; return the error, its run, and whether it is minimal."""
     tries, pieces = TRIES, 2
     steps = steps[:failed[1].at + 1]
     while len(steps) > 1:
@@ -259,7 +259,7 @@ def shorten(text, steps, binary, failed):
 
 
 def one(seed, binary):
-    """Run one seed: (what went wrong or None, CAS calls, refusals)."""
+    """Run one seed; return (the error or None, CAS calls, refusals)."""
     machine.PATIENCE = PATIENCE
     text, steps = generate(seed)
     steps = [*steps]
@@ -273,14 +273,14 @@ def one(seed, binary):
 
 
 def describe(binary):
-    """What the build watches over."""
+    """The checks that the build contains."""
     if has_asan(binary):
         return 'undefined behavior and addresses are checked'
     return 'undefined behavior is checked; addresses are not: this QEMU has no AddressSanitizer'
 
 
 def run_seeds(path, first, seconds):
-    """Run seeds from FIRST on for SECONDS on the QEMU at PATH; 0 if all was well."""
+    """Run seeds from FIRST on for SECONDS on the QEMU at PATH; return 0 if none fails."""
     say(f'seeds from {first} on, {seconds} seconds: {describe(path)}')
     began = time.monotonic()
     until = began + seconds
@@ -289,7 +289,7 @@ def run_seeds(path, first, seconds):
     with machine.workers(JOBS) as pool:
         going = {}
         while going or not runs:
-            # at least one, so that a seed can be run again by itself
+            # at least one seed, so that --seconds 0 repeats a single seed
             while len(going) < JOBS and (not runs + len(going) or time.monotonic() < until):
                 seed = next(seeds)
                 going[pool.submit(one, seed, path)] = seed

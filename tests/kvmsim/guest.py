@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the simulated guest passes to ibm,client-architecture-support."""
+"""The arguments that the simulated guest passes to ibm,client-architecture-support."""
 
 import struct
 
@@ -12,7 +12,7 @@ TERMINATOR = struct.pack('>II', 0, 0xffffffff)
 
 
 def pvr_list(entries, host):
-    """The list as bytes, with its end record unless it is to have none."""
+    """The list as bytes, with its end record unless the entries exclude it."""
     records = b''.join(
         struct.pack('>II', mask, power.HOSTS[host] if value == 'host' else value) * count
         for value, mask, count in (entry for entry in entries if isinstance(entry, tuple)))
@@ -33,22 +33,22 @@ def option_vectors(mmu):
         five[23] = five[25] = 0x40
     vectors = [bytes(one), b'\0', b'\0', b'\0', bytes(five)]
     vectors = {'no-vectors': [], 'no-vector-5': vectors[:4]}.get(mmu, vectors)
-    # the first byte is the number of vectors less one
+    # the first byte is the number of vectors minus one
     return bytes([max(len(vectors) - 1, 0)]) + b''.join(vector(data) for data in vectors)
 
 
 def pack(entries, host, mmu, memory):
-    """(address, bytes) of the structure that CAS is called with."""
+    """(address, bytes) of the structure that CAS reads."""
     data = pvr_list(entries, host)
     if 'end-of-ram' in entries:
         return memory * 1024 * 1024 - len(data), data
     data += option_vectors(mmu)
-    # what a list without an end goes on with is zero, not what an earlier call has left
+    # zeroes follow a list without an end, not the data of an earlier call
     return VECTOR, data.ljust(0x2000, b'\0') if 'unterminated' in entries else data
 
 
 def client_call(service, args, returns):
-    """prom_args of an Open Firmware client call; strings stand at STRINGS."""
+    """prom_args of an Open Firmware client call; its strings are at STRINGS."""
     strings, words = service.encode() + b'\0', []
     for arg in args:
         if isinstance(arg, str):

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which modes a host has, and a guest can have: worked out once more, and independently of QEMU."""
+"""The modes of a host, and the modes that a guest can get: a second implementation, independent of QEMU's."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,7 @@ POWER9 = power.MODES['power9']
 
 @dataclasses.dataclass
 class Host:
-    """What the design says of a host: its modes (None: not known), and whether they limit."""
+    """The modes of a host (None: unknown), and whether they limit its guests."""
     cpu: int
     pvr: int
     modes: set | None
@@ -26,7 +26,7 @@ class Host:
     def allows(self, mode):
         if mode == 0:
             return not self.limited
-        # no CPU has power7+, and those before POWER9 are left to KVM
+        # no CPU has power7+, and KVM decides about modes before POWER9
         return (mode in power.MODES.values() and mode <= self.cpu and
                 (mode < POWER9 or not self.modes or mode in self.modes))
 
@@ -34,7 +34,7 @@ class Host:
         return max(self.modes) if self.limited else 0
 
     def shared(self, listed, limit):
-        """What a guest that lists these records can have: the newest mode (0: none), and whether raw."""
+        """The newest mode that a guest with these records can get (0: none), and whether it can run raw."""
         newest, raw = 0, False
         for mask, pvr in listed:
             if pvr & mask == self.pvr & mask:
@@ -45,15 +45,15 @@ class Host:
 
 
 def records(data):
-    """The (mask, PVR) that CAS has to look at: up to one that cannot match, 512 at most."""
+    """The (mask, PVR) that CAS must read: up to one that cannot match, at most RECORDS."""
     listed = struct.iter_unpack('>II', data[:8 * RECORDS].ljust(8 * RECORDS, b'\0'))
     return [*itertools.takewhile(lambda record: not ~record[0] & record[1], listed)]
 
 
 def judge(settings):
-    """The host as QEMU has to see it, worked out once more and independently."""
+    """The host as QEMU must see it."""
     own = power.MODES[settings['host']]
-    # the PVR's low half is one that no record has
+    # no record has this low half of the PVR
     host = Host(own, power.HOSTS[settings['host']] | 0xffff, None)
     if settings['kvm'] == 'pr':
         return host

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One QEMU under user-mode emulation, on a simulated KVM, driven by QMP."""
+"""A QEMU under user-mode emulation, on the simulated KVM, driven by QMP."""
 
 import collections
 import concurrent.futures
@@ -25,25 +25,25 @@ from tests.kvmsim import power
 HERE = pathlib.Path(__file__).resolve().parent
 LIBRARY = BUILD / 'kvmsim' / 'libkvmsim.so'
 COMPILER = 'powerpc64le-linux-gnu-gcc'
-# Longer than anything here takes on a loaded machine: only a hang waits so long.
+# Longer than any step takes, even on a loaded machine.
 PATIENCE = 300
-# SIGTERM for a QEMU that has to write down what it counted
+# SIGTERM lets an instrumented QEMU write its counters
 END = signal.SIGKILL
 TRACE_LINE = re.compile(r'^(?:\d+@[\d.]+:)?((?:kvm_host_|spapr_host_|spapr_cas_|ppc_host_|ppc_tb_)\w+) (.*)$')
 
 live = set()
 live_lock = threading.Lock()
-broken_off = threading.Event()
-# Processes are made one at a time, so that none inherits another's sockets.
+interrupted = threading.Event()
+# Start processes one at a time, so that none inherits the sockets of another.
 spawn_lock = threading.Lock()
 
 
 class Surprise(Exception):
-    """QEMU did not do what a step waits for."""
+    """QEMU ended, or did not do what a step waits for."""
 
 
 def library():
-    """The simulated KVM, built anew where its sources are newer."""
+    """The simulated KVM, rebuilt if its sources are newer."""
     sources = [*HERE.glob('*.[ch]')]
     with locked('kvmsim'):
         newest = max(path.stat().st_mtime for path in sources)
@@ -56,7 +56,7 @@ def library():
                      *sorted(path for path in sources if path.suffix == '.c'), '-ldl', '-pthread'],
                     stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
             except FileNotFoundError:
-                raise Error(f'{COMPILER} is not installed: run ./configure, which installs it') from None
+                raise Error(f'{COMPILER} is not installed: run ./configure, which installs or names it') from None
             if made.returncode:
                 raise Error(f'building the simulated KVM failed:\n{made.stderr}')
             half.rename(LIBRARY)
@@ -64,7 +64,7 @@ def library():
 
 
 def cpu_version(kind, host):
-    """The bytes of the property, or None where there is none."""
+    """The bytes of the property, or None if it is absent."""
     if kind == 'absent':
         return None
     if kind == 'truncated':
@@ -76,7 +76,7 @@ def cpu_version(kind, host):
 
 
 def write_device_tree(root, settings):
-    """proc/device-tree/cpus as the host's kernel shows it."""
+    """Write proc/device-tree/cpus as the host's kernel shows it."""
     nodes = settings['device-tree']
     effective = settings['host'] if settings['mode'] == 'none' else settings['mode']
     if nodes is None:
@@ -92,8 +92,8 @@ def write_device_tree(root, settings):
             if value is not None:
                 (node / name).write_bytes(value)
     if nodes:
-        # PowerVM has caches beside the CPUs; a type of as many bytes as a CPU's is none either.
-        # Some are read before a CPU, some after.
+        # PowerVM has cache nodes beside the CPUs, which QEMU must skip, like a type as long as "cpu".
+        # With several nodes, some are read before a CPU and some after.
         for name, kind in (*((f'l{level}-cache@{level}00{n}', b'cache\0') for level in (2, 3) for n in range(4)),
                            ('pic@4000', b'pic\0')):
             (cpus / name).mkdir()
@@ -101,7 +101,7 @@ def write_device_tree(root, settings):
 
 
 def kernel_commands(settings):
-    """The control socket's commands that make the simulated kernel."""
+    """The commands for the control socket that set up the simulated kernel."""
     host, version = settings['host'], settings['kernel']
     effective = host if settings['mode'] == 'none' else settings['mode']
     has_ioctl = power.KERNELS[version][0] and settings['kvm'] == 'hv'
@@ -135,10 +135,10 @@ def has_sanitizers(qemu):
 
 
 def emulator(qemu, home):
-    """The user-mode emulator, with what QEMU has to be preloaded with."""
+    """The user-mode emulator, with the libraries to preload into QEMU."""
     if not has_sanitizers(qemu):
         return [roots.user_emulator(), '-E', f'LD_PRELOAD={library()}']
-    # the compiler's runtimes, without the older C library beside them
+    # link only the compiler's runtimes: their directory also has an older C library
     runtimes = home / 'runtimes'
     runtimes.mkdir()
     for name in ('libasan.so', 'libubsan.so', 'libstdc++.so.6'):
@@ -149,7 +149,7 @@ def emulator(qemu, home):
     preload = f'{library()}'
     if has_asan(qemu):
         preload = ':'.join([*map(str, runtimes.glob('libasan*')), preload])
-    # AddressSanitizer runs itself again unless addresses are fixed, which no emulator can do
+    # without fixed addresses, AddressSanitizer executes itself again, which fails under the emulator
     return ['setarch', '-R', roots.user_emulator(), '-E', f'LD_PRELOAD={preload}',
             '-E', f'LD_LIBRARY_PATH={runtimes}', '-E', 'ASAN_OPTIONS=detect_leaks=0',
             '-E', 'UBSAN_OPTIONS=print_stacktrace=1']
@@ -160,7 +160,7 @@ def vcpus_of(settings):
 
 
 class Machine:
-    """A running QEMU; close() ends it, whatever happened."""
+    """A running QEMU; close() ends it in any state."""
 
     def __init__(self, qemu, settings, home, *, incoming=False, disk=None, trace=None, env=None, patience=None):
         self.settings, self.home = settings, home
@@ -184,7 +184,7 @@ class Machine:
         self.control, theirs = socket.socketpair()
         self.watch = selectors.DefaultSelector()
         try:
-            # once QEMU has its end, ours must not keep it open
+            # close our copy of QEMU's end, or we would not notice when QEMU ends
             with theirs:
                 self.spawn(command, theirs)
             for source, handler in ((self.process.stdout, self.on_qmp),
@@ -221,8 +221,8 @@ class Machine:
 
     def spawn(self, command, control):
         with spawn_lock:
-            if broken_off.is_set():
-                raise Error('broken off')
+            if interrupted.is_set():
+                raise Error('interrupted')
             try:
                 # pylint: disable-next=consider-using-with
                 self.process = subprocess.Popen(
@@ -234,7 +234,7 @@ class Machine:
         with live_lock:
             live.add(self.process)
 
-    # What comes in.
+    # Input.
 
     def on_qmp(self, data):
         *lines, self.qmp = (self.qmp + data).split(b'\n')
@@ -242,7 +242,7 @@ class Machine:
             try:
                 message = json.loads(line)
             except ValueError:
-                # QEMU's own complaints on standard output
+                # QEMU prints some messages on standard output
                 self.messages.append(line.decode(errors='replace'))
                 continue
             if 'QMP' in message:
@@ -275,7 +275,7 @@ class Machine:
                 self.events.append({'event': rest})
 
     def pump(self, timeout):
-        """Take in what has come, or what comes within TIMEOUT seconds."""
+        """Handle available input; wait for it up to TIMEOUT seconds."""
         for key, _ in self.watch.select(timeout):
             try:
                 data = os.read(key.fd, 1 << 20)
@@ -291,12 +291,12 @@ class Machine:
             self.exit = self.process.wait()
 
     def drain(self):
-        """Take in all that QEMU has written up to now."""
+        """Handle all that QEMU has written so far."""
         while self.exit is None and self.watch.select(0):
             self.pump(0)
 
     def wait(self, what, ready, dead_is_fine=False):
-        """Wait until READY() is true; WHAT says in words what that is."""
+        """Wait until READY() is true; WHAT describes that in an error."""
         limit = time.monotonic() + self.patience
         while not ready():
             if self.exit is not None:
@@ -314,10 +314,10 @@ class Machine:
             return signal.Signals(abs(self.exit)).name
         return str(self.exit)
 
-    # What goes out.
+    # Output.
 
     def command_kvm(self, line):
-        """A command to the simulated kernel: its answer's words."""
+        """Send a command to the simulated kernel, and return the words of its answer."""
         try:
             self.control.sendall(line.encode() + b'\n')
         except OSError:
@@ -326,11 +326,11 @@ class Machine:
         self.wait('answer of the simulated kernel', lambda: self.replies)
         kind, rest = self.replies.popleft()
         if kind != 'ok':
-            raise Error(f'the simulated kernel does not take "{line[:60]}": {rest}')
+            raise Error(f'the simulated kernel does not accept "{line[:60]}": {rest}')
         return rest.split()
 
     def ask(self, name, **arguments):
-        """A QMP command: its reply, {'return': ...} or {'error': ...}."""
+        """Send a QMP command, and return the reply, {'return': ...} or {'error': ...}."""
         self.ready()
         self.send_qmp(name, arguments)
         self.wait(f'reply to {name}', lambda: self.qmp_replies)
@@ -354,7 +354,7 @@ class Machine:
             raise Surprise(f'QEMU has ended ({self.how_ended()}) before {name}') from None
 
     def query(self, name, **arguments):
-        """A QMP command that has to work."""
+        """Send a QMP command that must succeed, and return its result."""
         reply = self.ask(name, **arguments)
         if 'error' in reply:
             raise Surprise(f'{name}: {reply["error"]["desc"]}')
@@ -370,12 +370,12 @@ class Machine:
         return any(e['event'] == event for e in self.events[since:])
 
     def counts(self):
-        """ioctls since the last look, by kind."""
+        """The ioctls since the last call, by kind."""
         pairs = (pair.rpartition('=') for pair in self.command_kvm('counts'))
         return {name: int(count) for name, _, count in pairs}
 
     def modes(self):
-        """(id, mode, runs) of each vCPU, as KVM has them."""
+        """(id, mode, runs) of each vCPU in KVM."""
         rows = (word.split(':') for word in self.command_kvm('modes'))
         return [(int(vcpu), int(mode, 16), runs == '1') for vcpu, mode, runs in rows]
 
@@ -405,8 +405,8 @@ def end(process):
 
 
 def end_all():
-    """For a run that is broken off: no QEMU outlives it, and none is started any more."""
-    broken_off.set()
+    """Kill all QEMUs of an interrupted run, and let no new one start."""
+    interrupted.set()
     with spawn_lock, live_lock:
         left = [*live]
     for process in left:
@@ -415,7 +415,7 @@ def end_all():
 
 @contextlib.contextmanager
 def workers(jobs):
-    """Threads that run QEMUs: where one fails, or the run is broken off, no QEMU outlives them."""
+    """Threads that run QEMUs; if one fails or the run is interrupted, all QEMUs are killed."""
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         try:
             yield pool

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a scenario may name: CPUs, modes, kernels, and how each kernel answers."""
+"""The names in a scenario: CPUs, modes, and kernels with their answers."""
 
 # Logical PVRs, the oldest first.
 MODES = {
@@ -12,7 +12,7 @@ HOSTS = {'power9': 0x004e0000, 'power10': 0x00800000, 'power11': 0x00820000}
 RAW_MASK = 0xffff0000
 # Bits of the compat-caps ioctl.
 CAPS = {'power9': 1 << 62, 'power10': 1 << 61, 'power11': 1 << 60}
-# Kernels: has the ioctl; refuses Power11 above its mode; then leaves that vCPU unrunnable.
+# Kernels: has the ioctl; refuses Power11 if limited to POWER10; then marks the vCPU unrunnable.
 KERNELS = {'7.3': (True, True, True), '7.2': (False, True, True), '6.12': (False, False, False)}
 
 ERRNOS = ('EPERM', 'ENOENT', 'EIO', 'E2BIG', 'ENOMEM', 'EACCES', 'EFAULT', 'EBUSY', 'ENODEV',
@@ -30,15 +30,15 @@ def up_to(mode):
 
 
 def refusals(version, host, mode):
-    """(vCPU, value, errno, poison) of each mode that a kernel on HOST, limited to MODE, refuses."""
+    """(vCPU, value, errno, poison) of each mode that a kernel refuses on HOST, limited to MODE."""
     _, refuses, poisons = KERNELS[version]
     newer = [name for name in CAPS if MODES[name] > MODES[mode]]
     if not refuses and (host, mode) == ('power11', 'power10'):
-        newer = []      # the same ISA: this kernel sees no difference
+        newer = []      # to this kernel, the same ISA is the same mode
     return [(ANY, MODES[name], 'EINVAL', poisons and name == 'power11') for name in newer]
 
 
 def mode_name(value):
-    """The name of the mode with logical PVR VALUE, which may be none that is known."""
+    """The name of the mode with logical PVR VALUE, or the number if it is unknown."""
     names = {pvr: name for name, pvr in MODES.items()}
     return 'raw' if value == 0 else names.get(value, f'0x{value:08x}')

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The scenario files: reading them, and saying exactly where one is wrong."""
+"""The parser of scenario files, which reports the exact line of a mistake."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ STATES = ('running', 'paused', 'internal-error', 'prelaunch', 'inmigrate', 'post
 
 
 class Mistake(Unknown):
-    """FILE:LINE: what was expected there."""
+    """A mistake in a scenario file, as FILE:LINE: what was expected."""
 
 
 def number(text):
@@ -50,7 +50,7 @@ def json_value(text):
 
 
 def mode(text):
-    """A mode by name, raw, or a logical PVR as a number: its value."""
+    """The value of a mode: a name, raw, or a logical PVR as a number."""
     if text == 'raw':
         return 0
     if text in power.MODES:
@@ -69,7 +69,7 @@ def returned(text):
 
 
 def pvr_entry(text):
-    """One or more entries of a CAS list: what it stands for is looked up when it is sent."""
+    """One or more equal entries of a CAS list; raw depends on the host and stays "host" until it is sent."""
     found = re.fullmatch(r'([^*/]+)(/0x[0-9a-f]{1,8})?(\*[0-9]+)?', text)
     if not found:
         raise ValueError(f'expected NAME, 0xPVR or 0xPVR/0xMASK, with *COUNT or not, found "{text}"')
@@ -112,7 +112,7 @@ def caps_bits(text):
 
 
 def caps_error(text):
-    """ERRNO [once] [size N]: what the ioctl answers, and the size it writes back with it."""
+    """ERRNO [once] [size N]: the error of the ioctl, and the size that it writes back."""
     words = text.split()
     error, rest, times, size = one_of(*power.ERRNOS)(words[0] if words else ''), words[1:], -1, -1
     if rest and rest[0] == 'once':
@@ -152,7 +152,7 @@ def words_of(convert):
     return split
 
 
-# What QEMU and its kernel are started with; a key with "to." in front is the migration's target.
+# Settings of QEMU and its kernel; a key with the prefix "to." is for the target of a migration.
 MACHINE_KEYS = {
     'host': (one_of(*power.HOSTS), 'power11'),
     'mode': (one_of('none', *power.CAPS), 'none'),
@@ -170,14 +170,14 @@ SCENARIO_KEYS = {
     'mmu': (one_of('radix', 'hash', 'old', 'no-vectors', 'no-vector-5'), 'radix'), 'steps': (word, None),
 }
 
-# Steps: the converters of their words; a list at the end takes one or more further words.
+# Steps: the converters of their words; a name in quotes takes all further words.
 STEPS = {
-    # what is done
+    # actions
     'cont': (), 'stop': (), 'reset': (), 'quit': (), 'migrate': (), 'cas': ('guest',),
     'hypercall': (number, 'numbers'), 'plug': (number,), 'unplug': (number,), 'save': (word,), 'load': (word,),
     'get': (word, word), 'describe': (word, word), 'set': (word, word, word), 'monitor': ('words',),
     'rtas': (number,), 'kernel': ('setting',),
-    # what is then expected
+    # checks
     'exits': (word,), 'state': (one_of(*STATES),), 'returns': (returned,), 'modes': ('modes',),
     'runs': (one_of('all', 'none', 'some'),), 'says': ('words',), 'lacks': ('words',),
     'silent': (), 'refused': ('words',),
@@ -190,7 +190,7 @@ SETTINGS = {'refuse': refuse_list, 'caps': caps_bits}
 
 
 def modes_list(words):
-    """all MODE, or one MODE[*COUNT] after the other"""
+    """all MODE, or a list of MODE[*COUNT]"""
     if len(words) == 2 and words[0] == 'all':
         return ('all', mode(words[1]))
     listed = []
@@ -230,7 +230,7 @@ def convert_words(verb, words):
 
 @dataclasses.dataclass
 class Step:
-    """One line of steps: for which QEMU (None: both), on which side, and what."""
+    """One line of steps: its QEMU (None: both), its side of a migration, its verb and arguments."""
     line: int
     text: str
     qemu: str | None
@@ -258,7 +258,7 @@ class Scenario:
 
     @property
     def differs(self):
-        """Whether the unpatched QEMU is expected to behave otherwise."""
+        """Whether unpatched QEMU is expected to behave differently."""
         return any(step.qemu == 'distro' for step in self.steps)
 
 
@@ -275,7 +275,7 @@ def step_of(line, text):
 
 
 def stanzas(path, content):
-    """Yield (name, line, {key: (line, [(line, text)])}) for what is above all stanzas (None), then for each."""
+    """Yield (name, line, {key: (line, [(line, text)])}) for the lines above all stanzas (name None), then for each."""
     name, at, keys, key = None, 0, {}, None
     for line, text in enumerate(content.splitlines(), 1):
         bare = text.strip()
@@ -316,7 +316,7 @@ def convert_keys(path, keys, known, prefix=''):
 
 
 def variants(path, name, keys):
-    """The stanza, or one for each value of its variable: each = X VALUE..."""
+    """Yield the stanza, or one for each value of its variable: each = X VALUE..."""
     line, parts = keys.get('each', (0, None))
     if parts is None:
         yield name, keys
@@ -349,7 +349,7 @@ def build(path, name, at, keys):
             raise Mistake(f'{path}:{line}: {e}') from None
     own = convert_keys(path, keys, SCENARIO_KEYS)
     target = any(step.target or step.verb == 'migrate' for step in steps)
-    # the target is like the source, but for what is said of it
+    # the target has the source's settings unless a "to." key overrides them
     to_keys = {**{f'to.{key}': value for key, value in keys.items() if key in MACHINE_KEYS}, **keys}
     return Scenario(name, str(path), own['title'], own['topic'], own['row'], own['guest'], own['mmu'],
                     convert_keys(path, keys, MACHINE_KEYS),
@@ -357,7 +357,7 @@ def build(path, name, at, keys):
 
 
 def read(path):
-    """The scenarios of one file, in its order."""
+    """The scenarios of a file, in order."""
     try:
         return parse(path, pathlib.Path(path).read_text())
     except (OSError, UnicodeDecodeError) as e:
@@ -365,7 +365,7 @@ def read(path):
 
 
 def parse(path, content):
-    """The scenarios that CONTENT has, which stands in PATH."""
+    """The scenarios in CONTENT, the text of PATH."""
     raw, found = {}, {}
     (_, _, for_all), *named = stanzas(path, content)
     for name, at, keys in named:

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Running a scenario: each step does something to QEMU or checks what came of it."""
+"""Running a scenario: each step is an action on QEMU, or checks the result of one."""
 
 import fnmatch
 import functools
@@ -17,7 +17,7 @@ from tests.kvmsim.scenario import STEPS
 
 
 class Failed(Exception):
-    """A check that does not hold: what was expected, what is so."""
+    """A check failed; the text says what was found instead."""
 
 
 class Run:
@@ -38,7 +38,7 @@ class Run:
 
     @functools.cached_property
     def target(self):
-        """The second machine, which is there from when it is first spoken of."""
+        """The second machine, started when a step first uses it."""
         return self.start(self.scenario.target, 'target', incoming='migrate' in self.verbs)
 
     def start(self, settings, name, **kwargs):
@@ -53,7 +53,7 @@ class Run:
             machine.close()
 
     def run(self):
-        """All steps; Failed or Surprise at the first that does not go as written."""
+        """Do all steps; raise Failed or Surprise at the first that fails."""
         for step in self.scenario.steps_for(self.qemu):
             began = time.monotonic()
             self.machine = self.target if step.target else self.source
@@ -70,23 +70,23 @@ class Run:
             raise Failed(f'the last command was refused: {self.error}')
 
     def check_error(self, step):
-        """A command that was refused unforeseen is a failure of its own."""
+        """Fail if the previous command was refused and STEP does not expect that."""
         if self.error and step.verb not in ('refused', 'says', 'lacks', 'exits'):
-            raise Failed(f'the command before was refused: {self.error}')
+            raise Failed(f'the previous command was refused: {self.error}')
 
     def check_modelled(self):
         for machine in self.machines:
             if machine.unmodelled:
                 raise Failed(f'the simulated KVM does not model {machine.unmodelled[0]}')
 
-    # What the others are made of.
+    # Helpers.
 
     def act(self):
-        """A new action begins: what was said and done before belongs to others."""
+        """Start a new action: checks after it ignore earlier messages and results."""
         self.error = self.value = None
         for machine in self.machines:
             machine.drain()
-            # what QEMU says while it starts belongs to the first action
+            # messages at start belong to the first action
             self.seen[machine] = len(machine.messages) if machine.negotiated else 0
 
     def said(self):
@@ -97,7 +97,7 @@ class Run:
         return lines
 
     def command(self, name, **arguments):
-        """A QMP command; later steps may expect that it was refused, or that QEMU ended."""
+        """Send a QMP command; later steps may expect that it was refused, or that QEMU ended."""
         self.act()
         try:
             reply = self.machine.ask(name, **arguments)
@@ -111,7 +111,7 @@ class Run:
         self.value = reply.get('return')
 
     def count(self, phase):
-        """Book the ioctls since the last look under PHASE; the target's do not count."""
+        """Add the ioctls since the last call to PHASE; those of the target do not count."""
         if self.machine is not self.source:
             return
         into = self.phases.setdefault(phase, {})
@@ -147,7 +147,7 @@ class Run:
         self.machine.wait_exit()
 
     def do_kernel(self, key, value):
-        """The kernel changes its mind."""
+        """Change the answers of the kernel."""
         self.act()
         if key == 'refuse':
             self.machine.command_kvm('accept')
@@ -157,7 +157,7 @@ class Run:
             self.machine.command_kvm(f'caps {value:#x} {self.machine.settings["caps-size"]}')
 
     def hypercall(self, nr, args):
-        """Let the guest make a hypercall; wait until it is over, or the machine is."""
+        """Let the guest make a hypercall, and wait until it returns or the machine stops."""
         state = self.machine.state()
         if state != 'running':
             raise Failed(f'the guest cannot run: the machine is in state {state}')
@@ -175,7 +175,7 @@ class Run:
         self.hypercall(nr, args)
 
     def do_rtas(self, token):
-        """A call of RTAS without arguments."""
+        """Make an RTAS call without arguments."""
         self.act()
         self.poke(guest.ARGS, struct.pack('>IIII', token, 0, 1, 0))
         self.hypercall(power.HCALLS['H_RTAS'], [guest.ARGS])
@@ -203,7 +203,7 @@ class Run:
             self.count('cas')
 
     def client_call(self, service, *args):
-        """A call of VOF's client interface: what it returned."""
+        """Call VOF's client interface, and return the result."""
         strings, block, result = guest.client_call(service, args, 2 if len(args) > 1 else 1)
         self.poke(guest.STRINGS, strings)
         self.poke(guest.ARGS, block)
@@ -221,7 +221,7 @@ class Run:
         self.command('device_del', id=f'core{core}')
 
     def monitor(self, line):
-        """A command of the human monitor: what it prints is what went wrong."""
+        """Send a command to the human monitor; any output is an error."""
         self.command('human-monitor-command', **{'command-line': line})
         self.error = self.error or (self.value or '').strip() or None
 
@@ -238,7 +238,7 @@ class Run:
         self.command('qom-get', path=path, property=name)
 
     def do_describe(self, path, name):
-        """What QEMU says a property is for."""
+        """Get the description of a property."""
         self.act()
         kind = self.machine.query('qom-get', path=path, property='type')
         listed = self.machine.query('qom-list-properties', typename=kind)
@@ -307,17 +307,17 @@ class Run:
         text = self.words()
         found = [word for word in words if word.lower() in text.lower()]
         if found:
-            raise Failed(f'"{found[0]}" is in what QEMU said: {text[:600]}')
+            raise Failed(f'"{found[0]}" is in the messages of QEMU: {text[:600]}')
 
     def do_says(self, words):
         text = self.words()
         missing = [word for word in words if word.lower() not in text.lower()]
         if missing:
-            raise Failed(f'"{missing[0]}" is not in what QEMU said: {text[:600] or "nothing"}')
+            raise Failed(f'"{missing[0]}" is not in the messages of QEMU: {text[:600] or "there is none"}')
 
     def do_silent(self):
         if self.said():
-            raise Failed(f'QEMU said: {" / ".join(self.said())[:600]}')
+            raise Failed(f'QEMU printed: {" / ".join(self.said())[:600]}')
 
     def do_refused(self, words):
         if not self.error or self.machine.exit is not None:
@@ -336,31 +336,31 @@ class Run:
         self.machine.drain()
         found = [text for name, text in self.machine.traces if name == event]
         if not any(all(word.lower() in text.lower() for word in words) for text in found):
-            raise Failed(f'of {event}, the trace has: {found or "nothing"}')
+            raise Failed(f'the trace of {event} has: {found or "nothing"}')
 
     def do_traced(self, event, count):
         self.machine.drain()
         found = [name for name, _ in self.machine.traces].count(event)
         if found != count:
-            raise Failed(f'the trace has it {found} times')
+            raise Failed(f'the trace has the event {found} times')
 
     def do_order(self, first, second):
-        """What QEMU said or traced last with FIRST in it came before that with SECOND."""
+        """Check that the last line with FIRST, a message or a trace, is before the last one with SECOND."""
         self.machine.drain()
         last = [max((at for at, line in enumerate(self.machine.stderr) if word in line), default=-1)
                 for word in (first, second)]
         if not -1 < last[0] < last[1]:
-            raise Failed(f'it is not so in: {" / ".join(self.machine.stderr[-6:])}')
+            raise Failed(f'the order is different in: {" / ".join(self.machine.stderr[-6:])}')
 
     def do_idle(self):
-        """No vCPU has entered the guest since the last hypercall, or since the last such step."""
+        """Check that no vCPU has entered the guest since the last hypercall or idle step."""
         before = self.phases.get('other', {}).get('KVM_RUN', 0)
         self.count('other')
         if self.phases['other'].get('KVM_RUN', 0) > before:
             raise Failed('a vCPU has run')
 
     def do_tree(self, path, name, words):
-        """A property of the device tree that QEMU has made for the guest."""
+        """Check a property of the device tree that QEMU made for the guest."""
         blob = pathlib.Path(self.home, 'guest.dtb')
         self.machine.query('dumpdtb', filename=str(blob))
         found = properties(blob.read_bytes())
@@ -368,12 +368,12 @@ class Run:
                   if prop == name and fnmatch.fnmatchcase(node, path)]
         if words == ['absent']:
             if values:
-                raise Failed(f'it is there, as {values[0].hex()}')
+                raise Failed(f'the property exists, as {values[0].hex()}')
             return
         wanted = (bytes.fromhex(words[0][4:]) if words[0].startswith('hex:')
                   else b''.join(struct.pack('>I', int(word, 0)) for word in words))
         if not values or any(value != wanted for value in values):
-            raise Failed(f'it is {", ".join(value.hex() for value in values) or "absent"}, '
+            raise Failed(f'the property is {", ".join(value.hex() for value in values) or "absent"}, '
                          f'not {wanted.hex()}')
 
     def do_migrated(self, how):
@@ -382,7 +382,7 @@ class Run:
                          f'{" / ".join(self.target.messages[-4:])}')
 
     def do_ioctls(self, kind, relation, limit, a_vcpu):
-        """PHASE or PHASE/IOCTL, compared with a number, or that many a vCPU."""
+        """Compare the ioctls of PHASE or PHASE/IOCTL with a number, or with that number for each vCPU."""
         phase, _, name = kind.partition('/')
         counts = self.phases.get(phase, {})
         number = counts.get(name, 0) if name else sum(
@@ -398,7 +398,7 @@ assert all(hasattr(Run, f'do_{verb}') for verb in STEPS)
 
 
 def migration(machine):
-    """How the migration stands on this side, by its events."""
+    """The last status of the migration on this side, from its events."""
     found = [e['data']['status'] for e in machine.events if e['event'] == 'MIGRATION']
     return found[-1] if found else None
 
@@ -438,7 +438,7 @@ def properties(blob):
 
 
 def perform(scenario, qemu, path, trace=None, **options):
-    """Run SCENARIO with what OPTIONS Machine takes: what --json prints."""
+    """Run SCENARIO, with OPTIONS for Machine; return what --json prints."""
     began = time.monotonic()
     result = {'scenario': scenario.name, 'rows': scenario.rows, 'qemu': qemu,
               'outcome': 'passed', 'reason': None}

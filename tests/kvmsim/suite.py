@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Scenarios by their names, and a run of many."""
+"""Finding scenarios by name, and running many of them."""
 
 import os
 
@@ -17,17 +17,17 @@ JOBS = 2
 
 
 def binary(qemu):
-    """The QEMU by its name."""
+    """The path of the QEMU with this name."""
     return roots.distro_qemu() if qemu == 'distro' else binaries.patched_qemu()
 
 
 def find(name):
-    """A scenario by its name, FILE where that has only one, or FILE:NAME."""
+    """The scenario NAME, FILE:NAME, or FILE if that has only one."""
     path, _, wanted = name.partition(':')
     if not ('/' in path or path.endswith('.cfg') or os.path.exists(path)):
         found = read_all()
         if name not in found:
-            raise Unknown(f'no scenario is called {name}: there are {", ".join(found)}')
+            raise Unknown(f'{name} is not a scenario: there are {", ".join(found)}')
         return found[name]
     found = read(path)
     if not wanted and len(found) == 1:
@@ -38,7 +38,7 @@ def find(name):
 
 
 def report(scenario, results):
-    """The line of one scenario; its QEMUs' outcomes."""
+    """Print the line of a scenario, and return the outcomes of its QEMUs."""
     words = ', '.join(f'{qemu} {result["outcome"]}' for qemu, result in results.items())
     differs = 'differs' if scenario.differs else 'same'
     print(f'{scenario.name:40} {" ".join(scenario.rows):12} {words}; expected: {differs} '
@@ -50,7 +50,7 @@ def report(scenario, results):
 
 
 def suite(names, topic, qemu):
-    """Run the scenarios NAMES, or all of TOPIC, or all, on both QEMUs or on QEMU; 0 if all passed."""
+    """Run the scenarios NAMES, or all of TOPIC, or all, on both QEMUs or on QEMU; return 0 if all pass."""
     topics = [known.name for known in asked(queue(), topic)]
     chosen = [find(name) for name in names] or read_all().values()
     chosen = [scenario for scenario in chosen if scenario.topic in topics]
