@@ -30,29 +30,29 @@ from lib.tap import Point, report, tally
 from tests.faults.mirror import Mirror, apt_options
 
 JOBS = 2
-# Seconds that a run may take before it counts as one that does not end
+# Seconds before a run counts as hung
 PATIENCE = 900
 BASE = 'trixie'
 TOOLS = {'boot': ['make', 'boot'], 'graft': ['scripts/graft', BASE], 'refresh': ['scripts/graft', 'refresh'],
          'deb-source': ['scripts/deb-source', BASE]}
-# What a tool says when it fails; progress looks otherwise, and make adds a line of its own
+# The line that a tool prints when it fails, unlike progress and make's own line
 LAST_WORDS = re.compile(r'^(scripts/\S+|configure): ', re.M)
 WAITING = re.compile(r'^waiting for ', re.M)
 EDIT = '/* edited */'
 EDITED = ('target/ppc/host-compat.c', 'target/ppc/compat.c')
-# deb-source needs somebody; a tree that is gone in a minute needs no packing
+# deb-source needs an identity; packing a short-lived tree would waste time
 GIT = {'user.name': 'faults', 'user.email': 'faults@localhost', 'gc.auto': '0', 'core.compression': '0'}
-# The size of a disk that nothing fills
+# A disk size that no run needs
 ROOMY = '8g'
 
 
 class Place(NamedTuple):
-    """Where a fault strikes a tool, and what is missing below build/ at first, so that the tool comes there."""
+    """Where to inject a fault into a tool, and what to remove from build/ first so that the tool gets there."""
     tool: str
     where: str
     faults: str
-    # 'get': half of the file at such an address was served; 'do': something of ours is about to run or rename that;
-    # 'see': there is such a file below build/
+    # when PATTERN matches: 'get': half of the file at this address was served; 'do': one of our scripts is about to
+    # run or rename this; 'see': this file exists below build/
     kind: str
     pattern: str
     missing: tuple = ()
@@ -88,7 +88,7 @@ POINTS = (
 
 
 class Run:
-    """A tool at work; all that it says goes to LOG."""
+    """A running tool; LOG gets all of its output."""
 
     def __init__(self, tool, log, env):
         self.log = log
@@ -100,13 +100,13 @@ class Run:
         return self.log.read_text(errors='replace')
 
     def wait_for(self, condition, what):
-        """A look every few milliseconds, as long as it runs."""
+        """Poll CONDITION() every few milliseconds while the tool runs."""
         ends = time.monotonic() + PATIENCE
         while not condition():
             if self.process.poll() is not None and not condition():
                 raise Error(f'ended with {self.process.returncode} before {what}: {last_line(self.said())}')
             if time.monotonic() > ends:
-                raise Error(f'did not come to {what}: {last_line(self.said())}')
+                raise Error(f'did not reach {what}: {last_line(self.said())}')
             time.sleep(0.005)
 
     def end(self):
@@ -121,7 +121,7 @@ def last_line(text):
 
 
 class Row:
-    """One fault at one point, in this process' own namespaces."""
+    """One fault at one point, in namespaces of this process."""
 
     def __init__(self, point, fault, scratch):
         self.point, self.fault, self.scratch = point, fault, scratch
@@ -130,7 +130,7 @@ class Row:
         self.mirror = Mirror(scratch.parent / 'mirror', point.pattern if point.kind == 'get' else r'\b\B')
 
     def mount(self):
-        """What is written from here on goes to DISK, and is seen by nobody else."""
+        """Redirect all writes to DISK, where no other process sees them."""
         self.disk.mkdir()
         run(['mount', '-t', 'tmpfs', '-o', f'size={ROOMY}', 'faults', str(self.disk)])
         for name in ('upper', 'work'):
@@ -141,7 +141,7 @@ class Row:
     def environment(self):
         (self.scratch / 'apt.conf').write_text(apt_options(self.mirror.server_port, mirror(),
                                                            1 if self.fault == 'stop' else 60))
-        # minutes of reading that change nothing
+        # lintian takes minutes and changes nothing
         (self.scratch / 'bin').mkdir()
         (self.scratch / 'bin/lintian').symlink_to('/bin/true')
         os.mkfifo(self.go)
@@ -153,11 +153,11 @@ class Row:
                 **{f'GIT_CONFIG_VALUE_{i}': value for i, value in enumerate(GIT.values())}}
 
     def is_held(self):
-        """Whether the run is where the fault is to strike."""
+        """Whether the run has reached the point of the fault."""
         if self.point.kind == 'see':
             if not any(BUILD.glob(self.point.pattern)):
                 return False
-            # all but this process
+            # stops all processes but this one
             os.kill(-1, signal.SIGSTOP)
             return True
         return self.mirror.held.is_set() if self.point.kind == 'get' else self.held.exists()
@@ -180,72 +180,72 @@ class Row:
                 (shutil.rmtree if path.is_dir() else os.unlink)(path)
         self.taken = {*self.before} - {*self.state()}
         SETUPS.get(self.point.tool, lambda: None)()
-        struck = Run(self.point.tool, self.scratch / 'struck.log', {
+        first = Run(self.point.tool, self.scratch / 'first.log', {
             **env, 'PYTHONPATH': str(TOP / 'tests/faults'), 'FAULT_HELD': str(self.held), 'FAULT_GO': str(self.go),
             'FAULT_AT': self.point.pattern if self.point.kind == 'do' else ''})
         if self.fault == 'half':
             self.mirror.halves.set()
             self.mirror.go.set()
-        struck.wait_for(self.is_held, self.point.where)
-        FAULTS[self.fault][1](self, struck, env)
-        self.mirror.mend()
+        first.wait_for(self.is_held, self.point.where)
+        FAULTS[self.fault][1](self, first, env)
+        self.mirror.restore()
         if self.fault != 'two':
             again = Run(self.point.tool, self.scratch / 'again.log', env)
             if again.end():
                 raise Error(f'the next run ends with {again.process.returncode}: {last_line(again.said())}')
         self.is_right()
 
-    def kill(self, struck, _):
-        """The run and all that it has started, whatever group they are in."""
+    def kill(self, first, _):
+        """Kill the run and all of its children, whatever their process group."""
         os.kill(-1, signal.SIGKILL)
-        struck.process.wait()
+        first.process.wait()
 
-    def fill(self, struck, _):
-        """There is no room left but for what a smaller file makes."""
-        # still, so that it does not grow meanwhile
+    def fill(self, first, _):
+        """Leave no free space on the disk."""
+        # stop the run, so that it writes nothing meanwhile
         os.kill(-1, signal.SIGSTOP)
         space = os.statvfs(self.disk)
         self.resize(max(space.f_blocks - space.f_bfree, 1) * space.f_frsize)
         os.kill(-1, signal.SIGCONT)
         self.release()
-        self.fails(struck)
+        self.fails(first)
         self.resize(ROOMY)
 
     def resize(self, size):
         run(['mount', '-o', f'remount,size={size}', str(self.disk)])
 
-    def stop(self, struck, _):
-        """Nothing more comes, and connections stay open."""
+    def stop(self, first, _):
+        """Send nothing more, and keep connections open."""
         self.mirror.stopped.set()
         self.release()
-        self.fails(struck)
+        self.fails(first)
 
-    def halve(self, struck, _):
-        """The mirror has been like that from the start."""
-        self.fails(struck)
+    def halve(self, first, _):
+        """The mirror has served only half of the file from the start."""
+        self.fails(first)
 
-    def fails(self, struck):
-        """It ends by itself, with one line that says why, and nothing of it is left."""
-        code, said = struck.end(), struck.said()
+    def fails(self, first):
+        """Check that the run fails with one line that says why, and leaves no process behind."""
+        code, said = first.end(), first.said()
         words = [line for line in said.splitlines() if LAST_WORDS.match(line)]
         if not code or len(words) != 1 or 'Traceback' in said:
-            raise Error(f'the struck run ends with {code}: {" / ".join(said.strip().splitlines()[-4:])}')
+            raise Error(f'the interrupted run ends with {code}: {" / ".join(said.strip().splitlines()[-4:])}')
         print(words[0])
         left = processes()
         if left:
-            raise Error(f'the struck run leaves {", ".join(left)}')
+            raise Error(f'the interrupted run leaves {", ".join(left)}')
 
-    def join(self, struck, env):
-        """A second run waits for the first, and says so."""
+    def join(self, first, env):
+        """Check that a second run waits for the first, and says so."""
         second = Run(self.point.tool, self.scratch / 'second.log', env)
-        second.wait_for(lambda: WAITING.search(second.said()), 'a line that it waits')
+        second.wait_for(lambda: WAITING.search(second.said()), 'its line "waiting for"')
         self.release()
-        for one in (struck, second):
+        for one in (first, second):
             if one.end():
                 raise Error(f'one of the two ends with {one.process.returncode}: {last_line(one.said())}')
 
     def state(self):
-        """{file below build/: its size, or where it leads to}, without what differs from run to run."""
+        """{file below build/: its size, or the target of a link}, without what differs between runs."""
         found = {}
         for folder, folders, names in os.walk(BUILD):
             place = pathlib.Path(folder)
@@ -259,21 +259,21 @@ class Row:
         return found
 
     def is_right(self):
-        """What is there now is what was there before."""
+        """Check that build/ is what it was before."""
         tree = Tree(bases.home() / 'src')
         CHECKS.get(self.point.tool, lambda _: None)(tree)
         now = self.state()
-        # other commands make more than this one needs: what the row took away need not come back
+        # what the row removed need not come back: other commands make more than this one needs
         odd = sorted(name for name in {*self.before, *now} if self.before.get(name) != now.get(name)
                      and not (name in self.taken and name not in now))
         if odd and self.point.tool != 'refresh':
-            raise Error(f'{len(odd)} files differ from those of a run that nothing struck: {", ".join(odd[:5])}')
+            raise Error(f'{len(odd)} files differ from those of a run without a fault: {", ".join(odd[:5])}')
         if edited(tree) or tree.tip(LAID_REF) != tree.tip('HEAD'):
             raise Error(f'the grafted tree has edits: {(edited(tree) or ["commits"])[0]}')
 
 
 def processes():
-    """What still runs here but for this process, once what is ending has had the time to."""
+    """The other processes here, after those that are exiting had time to do so."""
     for _ in range(200):
         found = {}
         for path in pathlib.Path('/proc').glob('[0-9]*/stat'):
@@ -291,8 +291,8 @@ def processes():
     return sorted(found.values())
 
 
-def take_back():
-    """A grafted tree that is still the bare base."""
+def ungraft():
+    """Reset the grafted tree to the bare base."""
     tree = Tree(bases.home() / 'src')
     if tree.path.exists():
         tree.git('reset', '-q', '--hard', BASE_REF)
@@ -300,7 +300,7 @@ def take_back():
 
 
 def edit():
-    """An edit of a file that the series carries, and of one that it only changes."""
+    """Edit a file that the series carries, and one that it only changes."""
     for name in EDITED:
         with open(bases.home() / 'src' / name, 'a') as file:
             file.write(f'{EDIT}\n')
@@ -310,11 +310,11 @@ def check_refreshed(tree):
     places = [TOP / EDITED[0], *(TOP / 'series').rglob('*.patch')]
     found = [path for path in places if EDIT in path.read_text()]
     if len(found) != len(EDITED) or not all(EDIT in tree.show('HEAD', name) for name in EDITED):
-        raise Error(f'the edits came to {", ".join(str(path.relative_to(TOP)) for path in found) or "nothing"}')
+        raise Error(f'the edits are in {", ".join(str(path.relative_to(TOP)) for path in found) or "nothing"}')
 
 
 def check_package(_):
-    """Each file that the two .dsc name has the size that they say, and there is no other."""
+    """Check that each file in the two .dsc has the size listed there, and that there are no others."""
     place = BUILD / 'deb-source' / BASE
     names = {}
     for dsc in place.glob('*.dsc'):
@@ -326,12 +326,12 @@ def check_package(_):
         raise Error(f'the package is {found}, and should be {names}')
 
 
-SETUPS = {'graft': take_back, 'refresh': edit}
+SETUPS = {'graft': ungraft, 'refresh': edit}
 CHECKS = {'refresh': check_refreshed, 'deb-source': check_package}
 # {fault: (its name, what it does)}
 FAULTS = {'kill': ('kill -9', Row.kill), 'disk': ('a full disk', Row.fill), 'stop': ('the network stops', Row.stop),
           'half': ('the mirror serves half a file', Row.halve), 'two': ('two at once', Row.join)}
-# What has files of its own with each run
+# Paths below build/ that differ between runs
 OWN = ('apt', 'check', 'deb-source', 'kvmsim', 'meson', f'{BASE}/kvm', f'{BASE}/tcg', f'{BASE}/src/{bases.DEVICES}')
 
 
@@ -340,11 +340,11 @@ def name_of(row):
     return f'{" ".join(TOOLS[point.tool][:2]).removeprefix("scripts/")}: {FAULTS[fault][0]}, {point.where}'
 
 
-def strike(row, scratch):
-    """The Point of ROW, in namespaces of its own."""
+def inject(row, scratch):
+    """The Point of ROW, which runs in new namespaces."""
     point, name = row[0], name_of(row)
     if os.geteuid():
-        return Point(name, skip='needs root, for a mount of its own')
+        return Point(name, skip='needs root, to mount an overlay')
     if point.kind == 'get' and not mirror().startswith('http://'):
         return Point(name, skip=f'{mirror()} cannot be reached through a proxy that fails')
     place = pathlib.Path(scratch, re.sub(r'\W+', '-', name))
@@ -352,7 +352,7 @@ def strike(row, scratch):
     done = subprocess.run([*ALONE, sys.executable, '-m', 'tests.faults.check', '--alone', name, place], cwd=TOP,
                           check=False, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)
-    return Point(name, done.stdout.strip() or 'it ended without a word' if done.returncode else '')
+    return Point(name, done.stdout.strip() or 'the row ended without a message' if done.returncode else '')
 
 
 def alone(name, scratch):
@@ -371,27 +371,27 @@ ROWS = [(point, fault) for point in POINTS for fault in point.faults.split()]
 
 
 def chosen(words):
-    """The rows whose name has every one of WORDS."""
+    """The rows whose name contains all of WORDS."""
     rows = [row for row in ROWS if all(word in name_of(row) for word in words)]
     if not rows:
-        raise Unknown(f'no row is called {" ".join(words)}: the words are those of {"; ".join(map(name_of, ROWS))}')
+        raise Unknown(f'no row matches {" ".join(words)}: the rows are {"; ".join(map(name_of, ROWS))}')
     return rows
 
 
 def check():
     parser = Parser(description=__doc__)
-    parser.add_argument('words', nargs='*', metavar='WORD', help='only the rows whose name has every WORD')
+    parser.add_argument('words', nargs='*', metavar='WORD', help='only the rows whose name contains every WORD')
     parser.add_argument('--alone', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.alone:
         return alone(*args.alone)
     rows = chosen(args.words)
     with locked('check-faults', 'waiting for another make check-faults to end'):
-        say('making what the rows start from')
+        say('building what the rows start from')
         run(['make', 'boot'], cwd=TOP, env=dict(os.environ, BASE=BASE))
         with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
             pathlib.Path(scratch, 'mirror').mkdir()
-            counts = report(pool.map(lambda row: strike(row, scratch), rows), len(rows))
+            counts = report(pool.map(lambda row: inject(row, scratch), rows), len(rows))
     print(tally(counts))
     return counts['failed'] > 0 or not counts['passed']
 

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A proxy between apt and the mirror that fails when it is told to."""
+"""A proxy between apt and the mirror that fails on request."""
 
 import contextlib
 import http.server
@@ -17,13 +17,13 @@ PIECE = 1 << 16
 
 
 def upstream():
-    """How this machine reaches its mirror: apt's own proxy, else that of the environment."""
+    """An opener that reaches the mirror through apt's proxy, else the environment's."""
     found = re.search(r'^Acquire::http::Proxy "(.+)";', run(['apt-config', 'dump']), re.M)
     return urllib.request.build_opener(urllib.request.ProxyHandler({'http': found[1]} if found else None))
 
 
 class Copying:
-    """A file that is copied while it is read."""
+    """A file that is copied as it is read."""
 
     def __init__(self, file, copy):
         self.file, self.copy = file, copy
@@ -35,7 +35,7 @@ class Copying:
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
-    """One file of the mirror."""
+    """Answers a request for one file of the mirror."""
     protocol_version = 'HTTP/1.1'
     close_connection = False
 
@@ -49,13 +49,13 @@ class Answer(http.server.BaseHTTPRequestHandler):
         except urllib.error.HTTPError as e:
             self.send_error(e.code)
         except OSError:
-            # one of the two went away
+            # apt or the mirror closed its connection
             self.close_connection = True
 
     def answer(self, file, size, chosen):
         mirror, sent = self.server, 0
         if chosen and mirror.halves.is_set():
-            # apt may leave when it reads the length
+            # apt may disconnect when it reads the length
             mirror.held.set()
             size //= 2
         self.send_response(200)
@@ -68,23 +68,23 @@ class Answer(http.server.BaseHTTPRequestHandler):
                 mirror.held.set()
                 mirror.go.wait()
         if mirror.stopped.is_set():
-            # nothing more is said, but the connection stays
-            mirror.mended.wait()
+            # send nothing more, but keep the connection open
+            mirror.restored.wait()
             self.close_connection = True
 
 
 class Mirror(http.server.ThreadingHTTPServer):
-    """Files are kept in CACHE; held is set when half of one that matches PATTERN is sent, which then waits for go."""
+    """Keep files in CACHE; after half of a file that matches PATTERN, set held and wait for go."""
     daemon_threads = True
 
     def __init__(self, cache, pattern):
         super().__init__(('127.0.0.1', 0), Answer)
         self.cache, self.pattern, self.opener = cache, re.compile(pattern), upstream()
-        self.held, self.go, self.stopped, self.halves, self.mended = (threading.Event() for _ in range(5))
+        self.held, self.go, self.stopped, self.halves, self.restored = (threading.Event() for _ in range(5))
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def handle_error(self, *_):    # pylint: disable=arguments-differ
-        """apt that was killed is no error."""
+        """Ignore errors: a test may have killed apt."""
 
     @contextlib.contextmanager
     def opened(self, address):
@@ -101,16 +101,16 @@ class Mirror(http.server.ThreadingHTTPServer):
             if copy.tell() == size and not place.exists():
                 os.link(copy.name, place)
 
-    def mend(self):
-        """All is as it should be from now on."""
+    def restore(self):
+        """Work normally from now on."""
         self.halves.clear()
         self.stopped.clear()
-        for event in (self.held, self.go, self.mended):
+        for event in (self.held, self.go, self.restored):
             event.set()
 
 
 def apt_options(port, mirror, timeout):
-    """What APT_CONFIG has to say, for apt to ask the proxy at PORT for what MIRROR has."""
+    """The text of APT_CONFIG that makes apt fetch from MIRROR through the proxy at PORT."""
     host = re.match('http://([^/:]+)', mirror)[1]
     return f'Acquire::http::Proxy::{host} "http://127.0.0.1:{port}/";\nAcquire::http::Timeout "{timeout}";\n' \
            'Acquire::Retries::Delay "false";\n'
