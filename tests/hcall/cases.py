@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """QEMU as L0 of the nested APIs, seen by guests of a few instructions.
 
-Which logical PVRs L0 takes for L2, and how L2 leaves where only L0 can be at
-fault.
+Which logical PVRs L0 accepts for L2, and how L2 exits in cases in which only L0
+can be at fault.
 """
 
 import contextlib
@@ -42,15 +42,15 @@ LIMITS = {
     ('power10', 'power9'): ('0f000005',),
 }
 
-# Seconds until a guest counts as one that stands still: where it must leave, and where it must not
+# Seconds until a guest counts as hung: if it must exit, and if it must not
 PATIENCE, STILL = 20, 2
-# SIGTERM for a QEMU that has to write down what it counted
+# SIGTERM for an instrumented QEMU, which must write its counts
 END = signal.SIGKILL
 NESTED, MMU = 'nested-l0', 'ppc-fixes'
 OURS, THEIRS = 'ours', 'Debian\'s'
 BOTH, V2 = ('v1', 'v2'), ('v2',)
-# {case of tests/hcall/l2.c: (topic, APIs, how L2 leaves on ours, and on Debian's where it differs)}: the vector and
-# what the case shows; None for a guest that never leaves
+# {case of tests/hcall/l2.c: (topic, APIs, L2's exit on ours, and on Debian's if it differs)}: an exit is the vector
+# and a value from the case; None for a guest that never exits
 LEAVES = {
     'nothing': (NESTED, BOTH, ('00000980', '00000000')),
     'punctual': (NESTED, BOTH, ('00000980', '00000000')),
@@ -58,7 +58,7 @@ LEAVES = {
     'set': (NESTED, V2, ('00000980', '00000001')),
     'own-timer': (NESTED, V2, ('00000980', '00000000')),
     'narrow': (NESTED, V2, ('00000980', '00000000'), ('00000980', 'ffffffc.')),
-    # not before some years
+    # Debian's takes years
     'over': (NESTED, BOTH, ('00000980', '00000000'), None),
     'never': (NESTED, BOTH, ('00000c00', '00000900')),
     'beyond': (NESTED, BOTH, ('00000c00', '00000900'), ('00000980', '00000000')),
@@ -74,21 +74,21 @@ LEAVES = {
     'stale-own': (NESTED, V2, ('00000e00', '40000000'), None),
     'alone': (NESTED, BOTH, ('00000980', '00000000')),
     'uncapped': (NESTED, V2, ('00000980', 'fffffffe')),
-    # not L2: the partition starts anew; Debian's aborts
+    # the partition, not L2, restarts; Debian's aborts
     'reboot': (NESTED, BOTH, ('00000100', '00000000')),
     'invalid': (NESTED, BOTH, ('00000e40', '07ffffff'), ('00000e40', '00000000')),
     'unchanged': (MMU, BOTH, ('00000e00', '02040000'), ('00000980', '........')),
-    # not before the store
+    # the value shows that the exit was not before the store
     'own-unchanged': (MMU, BOTH, ('00000c00', '00000301'), ('00000980', '........')),
-    # for ever in L0
+    # Debian's loops forever in L0
     'unreferenced': (MMU, BOTH, ('00000e00', '00060000'), None),
 }
-# {case: what its machine has besides}
-# ... where time has to go by instructions, not by what else this machine has to do
+# {case: additional options of its machine}
+# ... to make the guest's time independent of the load of this machine
 BY_INSTRUCTION = ['-icount', 'shift=0']
 MORE = {'uncapped': ['-machine', 'cap-rpt-invalidate=off'],
         **dict.fromkeys(('punctual', 'set', 'own-timer'), BY_INSTRUCTION)}
-# {what L0 is asked for: (options of its own, words of the refusal, whether Debian's starts)}
+# {what L0 does not support: (options, words of the error message, whether Debian's starts)}
 REFUSED = {
     'an L1 with SMT': (['-smp', '2,threads=2'], ('with SMT', 'threads=1', 'cap-nested-papr=off'), True),
     'H_RPT_INVALIDATE without nested PAPR': (['-machine', 'cap-nested-papr=off,cap-rpt-invalidate=on'],
@@ -97,7 +97,7 @@ REFUSED = {
 
 
 def program(scratch, name, sources):
-    """Build a program of tests/hcall; returns what stands in for firmware."""
+    """Build a program of tests/hcall; returns the image that replaces the firmware."""
     elf, image = pathlib.Path(scratch, f'{name}.elf'), pathlib.Path(scratch, f'{name}.bin')
     run([CROSS + 'gcc', *FLAGS, LAYOUT, '-o', str(elf), *(str(TOP / f'tests/hcall/{part}.c') for part in sources)])
     run([CROSS + 'objcopy', '-O', 'binary', str(elf), str(image)])
@@ -113,7 +113,7 @@ def end(qemu):
 
 
 def lines(command, options, said='', patience=PATIENCE):
-    """The words of each line that the program prints once it is told SAID, up to END, or to one that does not come."""
+    """The words of each line that the program prints in answer to SAID, until END or until it stops printing."""
     with subprocess.Popen([*command, '-nodefaults', '-display', 'none', '-accel', 'tcg', '-serial', 'stdio', *options],
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as qemu, \
             selectors.DefaultSelector() as selector:
@@ -126,7 +126,7 @@ def lines(command, options, said='', patience=PATIENCE):
             while selector.select(patience):
                 data = qemu.stdout.read1()
                 if not data:
-                    raise Error(f'QEMU ended by itself: {qemu.stderr.read().decode().strip()}')
+                    raise Error(f'QEMU ended unexpectedly: {qemu.stderr.read().decode().strip()}')
                 *whole, rest = (rest + data).split(b'\n')
                 for line in whole:
                     words = line.decode().split()
@@ -160,7 +160,7 @@ def answers(command, options):
 
 
 def expected(allowed):
-    """A refused value is not stored: the one before it stays, where there is one."""
+    """A refused value is not stored, so that the previous one, if any, remains."""
     found, stored = {}, None
     for value in VALUES:
         stored = value if value in allowed else stored
@@ -169,7 +169,7 @@ def expected(allowed):
 
 
 def check_lpvr(command, options, allowed, logs):
-    """L1 may give L2 the values ALLOWED and no others; whether QEMU LOGS those that it refuses."""
+    """Check that L1 may give L2 only the values ALLOWED, and that QEMU logs the refused ones if LOGS is set."""
     with tempfile.NamedTemporaryFile('r') as log:
         found, wanted = answers(command, [*options, '-d', 'guest_errors', '-D', log.name]), expected(allowed)
         logged = re.findall('L1 must not run L2 with logical PVR 0x(.{8}) ', log.read())
@@ -192,7 +192,7 @@ def check_l2(command, options, case, wanted):
 
 
 def check_refused(command, options, wanted):
-    """QEMU does not start, and says WANTED; nothing wanted: it starts."""
+    """Check that QEMU does not start and prints WANTED, or that it starts if that is empty."""
     try:
         next(lines(command, options), None)
         said = ''
@@ -203,7 +203,7 @@ def check_refused(command, options, wanted):
 
 
 def checks(scratch, topic=None):
-    """(whose QEMU, what is checked, function of its command), of all topics or of one."""
+    """(whose QEMU, what is checked, function of its command) for all topics or for one."""
     @functools.cache
     def options(name, cpu='power11', limit=None):
         sources, capability = PROGRAMS[name]
