@@ -20,10 +20,10 @@ from lib.debian import Suite
 from lib.git import BASE_REF, Tree, worktree
 from lib.system import BUILD, TOP, Error, locked, say
 
-# The releases that there should be a base of, and the suite that can have it
+# Releases that should be tested as a base, and the suite that may have them
 RELEASES = {'10.0': 'trixie', '10.2': 'sid', '11.': 'sid'}
 SUITES = ('unit', 'qtest-ppc64')
-# Without their ROMs most of qtest-ppc64 fails before a machine starts, on both sides alike
+# Without these ROMs, most of qtest-ppc64 fails before a machine starts, with and without the series
 FIRMWARE = ['qemu-system-data', 'seabios', 'ipxe-qemu']
 FIRMWARE_FOLDERS = ('usr/share/qemu', 'usr/share/seabios')
 
@@ -32,7 +32,7 @@ TESTED = [option for option in COMMON if 'devices' not in option] + TCG
 
 
 def add_firmware(build):
-    """Give BUILD's programs the firmware that its machines and cards ask for."""
+    """Give BUILD's programs the firmware that its machines and cards load."""
     place = build / 'qemu-bundle/usr/local/share/qemu'
     place.mkdir(parents=True, exist_ok=True)
     root = Suite(roots.EMULATOR_SUITE, 'amd64').root(BUILD / 'roots/firmware', FIRMWARE, closure=False)
@@ -42,7 +42,7 @@ def add_firmware(build):
 
 
 def results(home):
-    """{test: how it ended} of QEMU's own tests in HOME's tree."""
+    """{test: result} of QEMU's own tests in HOME's tree."""
     configure('tests', TESTED, {}, home)
     build = home / 'tests'
     add_firmware(build)
@@ -52,14 +52,14 @@ def results(home):
         in_build([sys.executable, '-m', 'mesonbuild.mesonmain', 'test', '-C', build, '--num-processes', '2',
                   '--timeout-multiplier', '4', *(word for suite in SUITES for word in ('--suite', suite))])
     except Error:
-        # tests that fail are counted below; a build that failed has no log
+        # failed tests are counted below; a failed build has no log
         if not log.exists():
             raise
     return {test['name']: test['result'] for test in map(json.loads, log.read_text().splitlines())}
 
 
 def compare(ours, theirs):
-    """What is worse with the series: an error; else the words for the line."""
+    """Fail if a test is worse with the series; returns a description otherwise."""
     def failed(found):
         return {name for name, result in found.items() if result not in ('OK', 'SKIP', 'EXPECTEDFAIL')}
     worse = failed(ours) - failed(theirs) | {name for name in theirs if name not in ours}
@@ -71,7 +71,7 @@ def compare(ours, theirs):
 
 
 def check(base):
-    """The words for BASE's line."""
+    """Check BASE; returns a description for its line."""
     in_build([TOP / 'scripts/prepare', base])
     for name, targets in TARGETS.items():
         say(f'{base}: building {name}')
@@ -86,13 +86,13 @@ def check(base):
 
 
 def version():
-    """QEMU's own name of the base, None where there is none."""
+    """QEMU's version of the base, None if there is none."""
     path = bases.home() / 'src/VERSION'
     return path.read_text().strip() if path.exists() else None
 
 
 def not_had(release, suite, tried):
-    """Why no base was RELEASE: what the mirror lists and serves for SUITE, of which TRIED was built."""
+    """The reason why no base was RELEASE: the mirror's versions of SUITE, of which TRIED was built."""
     with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
         try:
             mirror = Suite(suite, 'amd64')

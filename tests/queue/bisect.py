@@ -17,22 +17,22 @@ from lib.grafting import graft
 from lib.system import Error, locked, say
 from lib.tap import point, report
 
-# The compiler sees those that are static
+# The compiler finds unused static functions
 UNUSED = '--extra-cflags=-Werror=unused-function'
-# What is no code: characters, strings, comments
+# Text that is not code: characters, strings, comments
 NO_CODE = re.compile(r"""'(?:\\.|[^'\\\n])+'|"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/""", re.S)
-# The first line of a definition or declaration begins at its margin, as QEMU's style has it
+# In QEMU's style, the first line of a definition or declaration begins in column one
 HEAD = r'[A-Za-z_][\w \t*]*[ \t*](%s)\s*\([^;{}]*\)[^;{}()]*[;{]'
 SHARED = re.compile(r'^(?!static\b|typedef\b)' + HEAD % r'\w+', re.M)
 
 
 def code(tree, commit, name):
-    """A file without what is no code; nothing where there is no such file."""
+    """A file without text that is not code; empty if the file does not exist."""
     return NO_CODE.sub(' ', tree.git('show', f'{commit}:{name}', check=False).stdout)
 
 
 def unused(tree, commit):
-    """The functions for other files that COMMIT adds and nothing in its tree calls or tests."""
+    """Non-static functions that COMMIT adds and that nothing in its tree calls or tests."""
     sides = (f'{commit}^', commit)
     names = tree.git('diff-tree', '-r', '--name-only', '--no-renames', *sides, '--', '*.c', '*.h').split()
     before, after = ({function for name in names for function in SHARED.findall(code(tree, side, name))}
@@ -46,10 +46,10 @@ def unused(tree, commit):
 
 
 def check(tree, copy, commit):
-    """COMMIT of TREE builds, where COPY is put."""
+    """Check that COMMIT of TREE builds in COPY."""
     lonely = ', '.join(unused(tree, commit))
     if lonely:
-        raise Error(f'nothing in its tree uses {lonely}: bring it with its first use')
+        raise Error(f'nothing in its tree uses {lonely}: add it together with its first use')
     worktree(tree, copy.path, commit)
     build_commit(copy)
 

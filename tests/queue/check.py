@@ -20,12 +20,12 @@ from lib.system import BUILD, TOP, Error
 from lib.tap import Skip, point, report
 
 MAX_CONTEXT = 3
-# checkpatch: a header update by hand and a new file, both of which we want
+# Intended: a manual header update, and new files
 KNOWN_WARNINGS = ('added, moved or deleted file(s), does MAINTAINERS need updating?',
                   'imported from Linux, are you using scripts/update-linux-headers.sh?')
 COVER = 'Subject: s\nNeeds: {}\n\nText.\n'
 ENTRY = 'Subject: {}\nCarries: {}\n\nBecause.\n---\n'
-# {what is wrong: (the files of series/ that make it so, what is said of it)}; one and two are topics in this order
+# {fault: (the files of series/ that cause it, words of the error)}; one and two are topics in this order
 FAULTS = {
     'a circle': ({'{one}/cover.txt': COVER.format('{two}'), '{two}/cover.txt': COVER.format('{one}')}, 'in a circle'),
     'a need that is not a topic': ({'{two}/cover.txt': COVER.format('nobody')}, 'nobody is not a topic'),
@@ -54,7 +54,7 @@ def check_text(path, fields, text):
 
 
 def check_cover(topic):
-    """A cover letter says what the topic needs; the entries are numbered from 1."""
+    """Check that a cover letter has its headers, and that the entries are numbered from 1."""
     check_text(SERIES / topic.name / 'cover.txt', ('Subject', 'Needs'), f'{topic.subject}\n{topic.text}')
     for number, entry in enumerate(topic.entries, 1):
         if not entry.path.name.startswith(f'{number:04}-'):
@@ -62,40 +62,40 @@ def check_cover(topic):
 
 
 def check_entry(entry):
-    """An entry states what it carries and why, with little context of the base's."""
+    """Check that an entry has its headers and a message, and little context of the base."""
     check_text(entry.path, ('Subject', 'Carries'), entry.message)
     for hunk in re.split(r'^@@ .*\n', entry.diff, flags=re.M)[1:]:
         lines = re.split(r'^diff --git', hunk, flags=re.M)[0].splitlines()
         kinds = ''.join(line[:1] for line in lines)
         longest = max(map(len, re.findall(r'^ *| *$', kinds)))
         if longest > MAX_CONTEXT:
-            raise Error(f'a hunk has {longest} lines of context on a side, {MAX_CONTEXT} is the most')
+            raise Error(f'a hunk has {longest} lines of context on a side: at most {MAX_CONTEXT} are allowed')
 
 
 def check_applies(tree, topics):
-    """The queue gives the grafted branch, every hunk where it belongs."""
+    """Check that the queue reproduces the grafted branch, with every hunk in its place."""
     if says(tree, lay(tree, tree.tip(BASE_REF), entries(topics.values()))) != says(tree, 'HEAD'):
-        raise Error('the grafted branch is not what series/ gives: run scripts/graft')
+        raise Error('the grafted branch differs from series/: run scripts/graft')
 
 
 def check_out(copy, commit, *names):
-    """Files of COPY at COMMIT: the folders of NAMES."""
+    """Check out COMMIT in COPY, only with the folders of NAMES."""
     copy.git('sparse-checkout', 'set', *sorted({str(pathlib.PurePath(name).parent) for name in names} - {'.'}))
     copy.git('checkout', '-q', '-B', BRANCH, commit)
 
 
 def check_am(tree, below, tip, mails):
-    """git am of a topic's mails on what it needs gives its tree."""
+    """Check that git am of a topic's mails produces its tree."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = clone(tree, pathlib.Path(scratch, 'qemu'))
         check_out(copy, below, *tree.git('diff', '--name-only', below, tip).split())
         copy.git('am', '-q', *map(str, mails[1:]), extra=identity())
         if copy.git('rev-parse', 'HEAD^{tree}') != tree.git('rev-parse', f'{tip}^{{tree}}'):
-            raise Error('git am gives another tree than scripts/graft')
+            raise Error('git am produces another tree than scripts/graft')
 
 
 def check_branch(tree):
-    """A checkout that has a branch of graft's name keeps it."""
+    """Check that graft does not overwrite a branch of the same name in a checkout."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = clone(tree, pathlib.Path(scratch, 'qemu'))
         copy.git('checkout', '-q', 'HEAD', '--', 'target/ppc/compat.c')
@@ -113,14 +113,14 @@ def graft(*words, **env):
 
 
 def check_unknown(topics):
-    """A topic that is not there: exit code 2 and a line with those that are."""
+    """Check that an unknown topic gives exit code 2 and a line with the known ones."""
     code, said = graft('--topic', f'nobody,{next(iter(topics))}')
     if code != 2 or said != f'scripts/graft: nobody is not a topic: there are {", ".join(topics)}':
         raise Error(f'graft exits with {code} and says: {said}')
 
 
 def check_fault(topics, spoiled, words):
-    """With the files SPOILT, None for those that are gone, the queue is not read, and one line has WORDS."""
+    """Check that the queue with the SPOILED files (None: removed) is rejected, with WORDS in a one-line error."""
     one, two, *_ = topics
     with tempfile.TemporaryDirectory() as scratch:
         folder = copied(SERIES, pathlib.Path(scratch))
@@ -134,13 +134,13 @@ def check_fault(topics, spoiled, words):
             queue(folder)
         except Error as e:
             if words not in str(e) or '\n' in str(e):
-                raise Error(f'it is said to be "{e}"') from None
+                raise Error(f'the error is "{e}"') from None
             return
-    raise Error('it is not seen')
+    raise Error('the queue was accepted')
 
 
 def texts(root):
-    """{file: what is in it} of all below ROOT."""
+    """{file: its text} of all files below ROOT."""
     return {str(path.relative_to(root)): path.read_text() for path in root.rglob('*') if path.is_file()}
 
 
@@ -149,7 +149,7 @@ def files_of(entry):
 
 
 def check_refresh(tree, topics, name=None):
-    """An edit in NAME comes to the last entry that touches it, and nothing else changes."""
+    """Check that an edit in NAME changes only the last entry that touches it."""
     wanted = set()
     with tempfile.TemporaryDirectory() as scratch:
         root, copy = pathlib.Path(scratch, 'root'), clone(tree, pathlib.Path(scratch, 'qemu'))
@@ -168,7 +168,7 @@ def check_refresh(tree, topics, name=None):
 
 
 def check_upstream(tree, topics):
-    """A base that has the first entries, as upstream's own version would, and a file of the others."""
+    """Check a base that has the first entries, as upstream's own version would, and a file of the others."""
     listed, there = entries(topics.values()), 3
     base = lay(tree, tree.tip(BASE_REF), listed[:there])
     if has_upstream(tree, base):
@@ -188,15 +188,15 @@ def check_upstream(tree, topics):
     wrong = []
     for number, (entry, said) in enumerate(still_adds(tree, base, listed)):
         state = 'there' if number < there else 'adapt' if entry is other else 'adds'
-        # one that changes what the other brings cannot be told
+        # the state of an entry that changes the other's files is not certain
         if said != state and not (entry in behind and files_of(entry) & files_of(other)):
-            wrong.append(f'{entry.name} is said to be "{said}", not "{state}"')
+            wrong.append(f'the state of {entry.name} is "{said}", expected "{state}"')
     if not has_upstream(tree, base) or wrong:
-        raise Error('; '.join(wrong) or 'upstream\'s version is not seen')
+        raise Error('; '.join(wrong) or 'upstream\'s version is not detected')
 
 
 def check_style(tree, mail):
-    """checkpatch of the base finds no error, and no warning that is not known."""
+    """Check that the base's checkpatch finds no errors and only known warnings."""
     done = subprocess.run(['perl', 'scripts/checkpatch.pl', '--no-color', mail], cwd=tree.path, check=False,
                           stdin=subprocess.DEVNULL, capture_output=True, text=True)
     found = [line for line in done.stdout.splitlines() if re.match('(ERROR|WARNING): ', line)
@@ -213,7 +213,7 @@ def interface(*files):
 
 
 def check_headers(tree):
-    """Our linux-headers say what the kernel's own header says."""
+    """Check that our linux-headers agree with the kernel's own header."""
     kernel = Suite('experimental', 'ppc64el').root(BUILD / 'roots/linux-libc-dev', ['linux-libc-dev'],
                                                    closure=False)
     theirs, their_struct = interface(kernel / 'usr/include/linux/kvm.h',
@@ -221,7 +221,7 @@ def check_headers(tree):
     ours, our_struct = interface(tree.path / 'linux-headers/linux/kvm.h',
                                  tree.path / 'linux-headers/asm-powerpc/kvm.h')
     if not their_struct:
-        raise Skip('experimental has no header with the interface on this day')
+        raise Skip('experimental currently has no header with the interface')
     fields = [re.findall(r'__u\d+\s+\w+', struct[1]) for struct in (our_struct, their_struct)]
     if [' '.join(f.split()) for f in fields[0]] != [' '.join(f.split()) for f in fields[1]]:
         raise Error('struct kvm_ppc_compat_caps differs from the kernel\'s')
@@ -231,7 +231,7 @@ def check_headers(tree):
 
 
 def checks_of(tree, topics, topic, quick):
-    """The same for every topic."""
+    """The checks of one topic."""
     below, tip = lay_topic(tree, topics, topic.name)
     mails = write_mails(tree, topic, (below, tip), BUILD / 'check/series' / topic.name)
     yield f'{topic.name}: cover letter', check_cover, topic

@@ -21,16 +21,16 @@ from lib.laying import lay_topic
 from lib.queue import asked, queue
 from lib.system import TOP, Error, locked, say
 
-# What a topic may add to QEMU's own folders of C: the core stays as small as its job
+# The most lines of C that a topic may add to QEMU's own folders, to keep the core small
 LIMITS = {'host-compat': 550}
 C_FILES = [f'{folder}/*.{kind}' for folder in ('hw', 'include', 'target') for kind in 'ch']
-# {what a topic's tests are called: their command, its line for one that passed, and for one that failed}
+# {kind of a topic's tests: (command, line of a passed test, line of a failed test)}
 TESTS = {
     'scenarios': (['scripts/kvmsim', 'suite', '--qemu', 'patched'],
                   r'^\S.* patched passed; ', r'^(\S+).* patched (?!passed)'),
     'hcall cases': ([sys.executable, '-m', 'tests.hcall.check'], r'^ok ', r'^not ok \d+ - (.*)'),
 }
-# ... and how many of those that fail are named
+# ... and the most failed tests that are named
 MOST = 5
 
 
@@ -40,7 +40,7 @@ def lines_of_c(tree, below, tip):
 
 
 def test(topic, what, builds):
-    """How many of the topic's tests of a kind pass on what is in BUILDS."""
+    """How many of the topic's tests of a kind pass on the QEMUs in BUILDS."""
     words, passed, failed = TESTS[what]
     done = subprocess.run([*words, '--topic', topic.name], cwd=TOP, check=False, text=True,
                           env=dict(os.environ, QEMU_BUILDS=str(builds)), stdin=subprocess.DEVNULL,
@@ -55,7 +55,7 @@ def test(topic, what, builds):
 
 
 def check(tree, topics, topic):
-    """The words for a topic's line; all that is wrong with it is the error."""
+    """Check a topic; returns a description for its line, and reports all failures in one error."""
     below, tip = lay_topic(tree, topics, topic.name)
     copy = prepared(tree, bases.home() / 'topics', tip)
     lines, limit = lines_of_c(tree, below, tip), LIMITS.get(topic.name)
