@@ -22,7 +22,7 @@ from lib.system import TOP, Error, run
 from lib.tap import Skip, point, report
 
 CROSS_GCC = 'powerpc64le-linux-gnu-gcc'
-# Debian's package, where the tool's name is not its own
+# Debian's package, if its name differs from the tool's
 PACKAGES = {CROSS_GCC: 'gcc-powerpc64le-linux-gnu'}
 
 HERE = 'tests/lint'
@@ -34,11 +34,11 @@ SHELL = re.compile(rb'#!.*/(ba|da)?sh\b')
 
 LICENSE = 'SPDX-License-Identifier: GPL-2.0-or-later'
 COPYRIGHT = re.compile(r'Copyright \(c\) 20\d\d \w')
-# Lines at the top of a file that can have these
+# These must be in the first lines of a file
 HEAD = 16
 
 STRICT = ('-Wall', '-Wextra', '-Werror')
-# callbacks have parameters that not all use
+# callbacks have unused parameters
 CALLBACKS = ['-Wno-unused-parameter']
 # ... QEMU's configure chose warnings for gcc
 NOT_GCC = ['-Wno-unknown-warning-option']
@@ -47,17 +47,17 @@ QEMU = [*CALLBACKS, *NOT_GCC, '-Wno-sign-compare']
 
 CPPCHECK = ['cppcheck', '--quiet', '--error-exitcode=1', '--enable=warning,portability,performance', '--std=c11',
             '--platform=unix64', '--library=posix,gtk', '--inline-suppr', '--force', '-I.', '-Iinclude', '-Itests/shim',
-            # its description of GLib lacks this one, and it knows no variable that names its register
+            # cppcheck's GLib configuration lacks this macro, and cppcheck rejects register variables
             '-Dg_assert_cmphex(a,op,b)=g_assert((a) op (b))', '-D__asm__(text)=',
-            # readdir_r() is deprecated, g_assert_cmpstr() calls g_strcmp0(), and the last is no finding
+            # readdir_r() is deprecated, g_assert_cmpstr() calls g_strcmp0(), and the last one is not a defect
             *(f'--suppress={name}' for name in (
                 'readdirCalled', 'assertWithSideEffect', 'normalCheckLevelMaxBranches'))]
 
-# {tool: its options} for the machine here, and for programs of the two byte orders
+# {tool: its options} for this machine, and for POWER in both byte orders
 HOST = {'gcc': [], 'clang': [], 'clang-tidy': []}
 LITTLE = {CROSS_GCC: [], 'clang': ['--target=powerpc64le-linux-gnu'], 'clang-tidy': ['--target=powerpc64le-linux-gnu']}
 BIG = {CROSS_GCC: ['-mbig'], 'clang': ['--target=powerpc64-linux-gnu'], 'clang-tidy': ['--target=powerpc64-linux-gnu']}
-# What builds without a QEMU tree: sources, tools, options of all, libraries
+# C that builds without a QEMU tree: sources, tools, options for all, libraries
 ALONE = (
     (('tests/unit/test-ppc-host-compat.c', 'target/ppc/host-compat.c'), HOST,
      ['-std=gnu11', '-O2', '-I.', '-Itests/shim', *CALLBACKS], ('glib-2.0',)),
@@ -71,7 +71,7 @@ IN_QEMU = {'kvm': LITTLE, 'tcg': HOST}
 
 
 def ours(*patterns):
-    """Our tracked files, as git matches PATTERNS."""
+    """Our tracked files that match git's PATTERNS."""
     return [name for name in Tree(TOP).git('ls-files', '--', *patterns).splitlines() if (TOP / name).is_file()]
 
 
@@ -81,7 +81,7 @@ def scripts(shebang, *suffixes):
 
 
 def check_notices(code):
-    """Every file of ours names its license, and those that are CODE a copyright holder, as QEMU wants of new files."""
+    """Check that every file names its license, and those in CODE a copyright holder, as QEMU requires."""
     lost = []
     for name in (name for name in ours() if name != 'LICENSE'):
         head = '\n'.join((TOP / name).read_text().splitlines()[:HEAD])
@@ -92,16 +92,16 @@ def check_notices(code):
 
 
 def check_maintainers():
-    """MAINTAINERS has every file that is in a folder, and nothing that is not there."""
+    """Check that MAINTAINERS covers every file in a folder, and names no missing file."""
     patterns = re.findall(r'^F: (.*)', (TOP / 'MAINTAINERS').read_text(), re.M)
-    lost = [f'MAINTAINERS names {pattern}, which is not there' for pattern in patterns if not ours(pattern)]
+    lost = [f'MAINTAINERS names {pattern}, which does not exist' for pattern in patterns if not ours(pattern)]
     lost += [f'MAINTAINERS does not name {name}' for name in ours('*/*') if name not in ours(*patterns)]
     if lost:
         raise Error('\n'.join(lost))
 
 
 def check_layout():
-    """The table in docs/how-it-works.rst has every file, and nothing else."""
+    """Check that the table in docs/how-it-works.rst covers exactly our files."""
     rows = re.findall(r'^``(\S+)``', LAYOUT.read_text().partition('\nLayout\n')[2], re.M)
     names = ours()
 
@@ -114,7 +114,7 @@ def check_layout():
 
 
 def passes(command, cwd=TOP):
-    """COMMAND finds nothing; what it finds is the error."""
+    """Check that COMMAND finds nothing; its findings become the error."""
     try:
         done = subprocess.run(command, cwd=cwd, check=False, text=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -142,7 +142,7 @@ def check_alone(tool, options, libraries, source):
 
 @functools.cache
 def qemu_options(build):
-    """{source: gcc's options} of the configured QEMU, those of the 64-bit target."""
+    """{source: gcc's options} of the configured QEMU, for the 64-bit target."""
     found = {}
     for entry in json.loads((build / 'compile_commands.json').read_text()):
         if 'libqemu-ppc-softmmu' not in entry['output']:
@@ -152,7 +152,7 @@ def qemu_options(build):
 
 
 def check_in_qemu(build, tool, own, name):
-    """TOOL finds nothing in NAME as BUILD of the grafted tree has it; QEMU's own code is as strict as QEMU."""
+    """Check NAME with TOOL as BUILD compiles it; for QEMU's own files, only with QEMU's warnings."""
     options = [option for option in qemu_options(build)[SOURCE + name]
                if tool.endswith('gcc') or not option.startswith(GCC_ONLY)]
     strict, more = (STRICT, QEMU) if ours(name) else (STRICT[-1:], NOT_GCC)
@@ -160,19 +160,19 @@ def check_in_qemu(build, tool, own, name):
 
 
 def check_built(names):
-    """QEMU builds each of NAMES in one of its builds."""
+    """Check that one of QEMU's builds compiles each of NAMES."""
     lost = [name for name in names if not any(SOURCE + name in qemu_options(bases.home() / build) for build in IN_QEMU)]
     if lost:
-        raise Error(f'QEMU does not build {", ".join(lost)}: add it to the meson.build beside it, in series/')
+        raise Error(f'QEMU does not build {", ".join(lost)}: add it to the meson.build in its folder, in series/')
 
 
 def symbols(kind, objects):
-    """The symbols of OBJECTS that are undefined, or defined."""
+    """The symbols of OBJECTS that are undefined or defined, according to KIND."""
     return set(run(['powerpc64le-linux-gnu-nm', f'--{kind}-only', '--format=just-symbols', *map(str, objects)]).split())
 
 
 def check_32_bit(names):
-    """The 32-bit target, which has target/ppc/kvm.c, too, has all that the series' files there use."""
+    """Check that the 32-bit target, which also has target/ppc/kvm.c, defines all symbols that it uses."""
     place = bases.home() / 'kvm'
     outputs = {target: [entry['output'] for entry in json.loads((place / 'compile_commands.json').read_text())
                         if f'lib{target}-' in entry['output'] and entry['file'].removeprefix(SOURCE) in names]
@@ -190,7 +190,7 @@ def not_configured():
 
 
 def checks_in_qemu():
-    """The same for what the series adds to QEMU and changes there."""
+    """The checks for the files that the series adds to QEMU or changes."""
     if not all((bases.home() / build / 'compile_commands.json').exists() for build in IN_QEMU):
         yield 'in QEMU', not_configured
         return
@@ -201,13 +201,13 @@ def checks_in_qemu():
     for build, tools in IN_QEMU.items():
         place = bases.home() / build
         for name in (name for name in names if SOURCE + name in qemu_options(place)):
-            # what clang-tidy says of QEMU's own code is not ours to fix
+            # clang-tidy's findings in QEMU's own code are out of scope
             for tool in (tool for tool in tools if tool != 'clang-tidy' or ours(name)):
                 yield f'{tool}, in QEMU ({build}): {name}', check_in_qemu, place, tool, tools[tool], name
 
 
 def checks(only):
-    """(what is checked, function, its arguments...) of all files, or of those in ONLY"""
+    """(what is checked, function, its arguments...) for all files, or for those in ONLY"""
     def wanted(names):
         return [name for name in names if not only or name in only]
     shell, python = scripts(SHELL, '.sh'), scripts(PYTHON, '.py')
@@ -230,7 +230,7 @@ def checks(only):
 
 def check():
     parser = Parser(description=__doc__)
-    parser.add_argument('files', nargs='*', metavar='FILE', help='only these instead of all, and without QEMU')
+    parser.add_argument('files', nargs='*', metavar='FILE', help='check only these files, and not QEMU')
     only = parser.parse_args().files
     for lost in {*only} - {*ours()}:
         parser.error(f'{lost} is not a file that git tracks')
