@@ -26,7 +26,7 @@ def check():
         options = [*cases.machine(image, 'cap-nested-papr', 'power11'), '-machine', 'cap-dawr1=off']
         said = dict(cases.lines([str(qemu)], options, '1', PATIENCE))
     if 'TAKEN' not in said:
-        raise Error(f'the guest stands still: no answer in {PATIENCE} seconds')
+        raise Error(f'the guest hangs: no answer in {PATIENCE} seconds')
     print(f'{said["TAKEN"]} lists were taken')
 
 

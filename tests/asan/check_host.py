@@ -22,7 +22,7 @@ HOSTS = 300
 
 
 def spoil(rng, cpus):
-    """Lengths that cpu-version does not have, and nodes that are no CPUs."""
+    """Add invalid lengths of cpu-version, and nodes that are not CPUs."""
     for path in cpus.glob('*/cpu-version'):
         if path.stat().st_size != 4:
             path.write_bytes(rng.randbytes(rng.choice((0, 1, 3, 5, 8, 70000))))
@@ -35,8 +35,8 @@ def spoil(rng, cpus):
 
 
 def line_of(settings, limit, root):
-    """The host as the program reads it."""
-    # only a kernel without the ioctl does not have the extension
+    """The host's line in the input of tests/asan/host.c."""
+    # a kernel has the extension exactly if it has the ioctl
     has_ioctl = power.KERNELS[settings['kernel']][0]
     error = getattr(errno, settings['caps-error'][0]) if settings['caps-error'] else 0
     return (f'{root} {power.MODES[settings["host"]]:#x} {int(has_ioctl)} {error} '
