@@ -1,10 +1,10 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Hold a tool of ours at the moment that a row of scripts/check-faults names.
+"""Hold one of our tools at the point of a row in tests/faults/check.py.
 
-Python runs this before any script where PYTHONPATH names its folder.  The
-first process that is about to do what FAULT_AT matches makes FAULT_HELD, and
-goes on when the pipe FAULT_GO has a writer.
+Python runs this before any script if PYTHONPATH names its folder.  The first
+process that is about to do what FAULT_AT matches creates FAULT_HELD, and
+continues when the pipe FAULT_GO has a writer.
 """
 
 import os
