@@ -18,13 +18,13 @@ from lib.system import BUILD, TOP, Error
 from lib.tap import point, report
 
 TABLE = TOP / 'tests/docs.cfg'
-# In a block; in running text only what has an argument, or is a target of make.
+# Marks a block as commands; in running text, a command needs an argument.
 COMMAND = r'(?:make|scripts/\S+|python3|virsh|git|dpkg-source|\(QEMU\)|-machine) \S.*|\./configure.*'
-# What QEMU answers to the command before it
+# QEMU's answer to the command before it
 ANSWER = '{"return": '
 FENCED = re.compile(r'^```\w*\n(.*?)^```$', re.M | re.S)
 LITERAL = re.compile(r'::(?: \w+)?\n\n((?:[ ]+.*\n|\n)+)')
-# {what the row's command says: what the scenario has to say}
+# {pattern in the row's command: text that the scenario must contain}
 ASKS = {r'property"?[=:] ?"?([\w-]+)': 'get /machine {}', r'-machine pseries,(\S+)': 'machine = {}'}
 
 
@@ -43,13 +43,13 @@ def rows():
             command, arrow, instead = rest.strip().partition(' => ')
             if kind not in CHECKS or bool(arrow) != (kind in REPLACED):
                 raise Error(f'tests/docs.cfg:{number}: a row is one of {", ".join(CHECKS)} and a command, then => and '
-                            f'what runs in its place for {", ".join(REPLACED)}')
+                            f'what runs instead of it for {", ".join(REPLACED)}')
             found.append(Row(kind, command, instead))
     return found
 
 
 def lines(block):
-    """What BLOCK shows, without comments; what a backslash or an open quote continues is one line."""
+    """The lines of BLOCK without comments; joins lines after a backslash or inside quotes."""
     joined = re.sub(r"\\\n *", '', block)
     joined = re.sub(r"'[^'\n]*\n[^']*'", lambda quoted: ' '.join(quoted[0].split()), joined)
     found = [line.split('  #')[0].strip() for line in joined.splitlines()]
@@ -57,7 +57,7 @@ def lines(block):
 
 
 def shown_in(text):
-    """What a document shows as typed; of a block with no command its first line."""
+    """The commands in a document; the first line of a block without commands."""
     for block in FENCED.findall(text) + LITERAL.findall(text):
         typed = lines(block)
         yield from typed if any(re.fullmatch(COMMAND, line) for line in typed) else typed[:1]
@@ -66,10 +66,10 @@ def shown_in(text):
 
 
 def commands():
-    """{command as printed, without its comment: the document}"""
+    """{command as printed, without its comment: document}"""
     found = {}
     for document in Tree(TOP).git('ls-files', '--', '*.md', '*.rst').splitlines():
-        # QEMU's as all topics leave it: one that comes after the topic that carries it can add to it
+        # QEMU's document from the grafted tree: topics after the one that carries it can add to it
         place = bases.home() / 'src' if document.startswith('docs/system/') else TOP
         for command in shown_in((place / document).read_text()):
             found.setdefault(command, document)
@@ -77,7 +77,7 @@ def commands():
 
 
 def shell(command):
-    """COMMAND exits with 0, and leaves this work tree as it was."""
+    """Check that COMMAND exits with 0, and does not change this work tree."""
     tree = Tree(TOP)
     before = tree.git('status', '--porcelain')
     done = subprocess.run(['sh', '-c', command], cwd=TOP, check=False, text=True, stdin=subprocess.DEVNULL,
@@ -90,7 +90,7 @@ def shell(command):
 
 
 def scenario(row):
-    """The scenario passes, and says what the command says."""
+    """Check that the scenario passes, and does what the command does."""
     name = row.instead
     wanted = [says.format(value[1]) for asks, says in ASKS.items() if (value := re.search(asks, row.command))]
     stanza = re.search(rf'^\[{re.escape(name)}\]\n(.*?)(?=^\[|\Z)', ''.join(
@@ -106,7 +106,7 @@ def ci(row):
 
 
 def by(row):
-    """A command or a check that make or make check runs does it."""
+    """Check that make or make check runs another command that does it."""
     callers = ''.join(path.read_text() for path in (TOP / 'Makefile', *TOP.glob('tests/**/meson.build')))
     if not re.search(rf'(?<![\w/]){re.escape(row.instead)}\b', callers):
         raise Error(f'make and make check do not run {row.instead}')
@@ -118,7 +118,7 @@ REPLACED = ('short', 'by', 'scenario')
 
 
 def checkout():
-    """A checkout of QEMU, as a stranger has one."""
+    """Make a checkout of QEMU like that of a new user."""
     place = BUILD / 'check/qemu'
     shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from lib.tap import tally
 SUITES = ('bookworm', 'trixie')
 STEPS = ('boot', 'check')
 LAST_LINES = 20
-# Where the clone is in the root
+# The path of the clone in the root
 CLONE = 'root/host-compat'
 # ROOT CACHE COMMAND...
 IN_ROOT = """
@@ -39,7 +39,7 @@ exec env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" "$@"
 
 
 def install(package):
-    """Install PACKAGE, which nothing else here needs, so that configure leaves it out."""
+    """Install PACKAGE, which configure does not install because nothing else needs it."""
     if not shutil.which(package):
         say(f'installing: {package}')
         run(['apt-get', 'update'])
@@ -49,7 +49,7 @@ def install(package):
 def bare(suite, root):
     """Make ROOT a system of SUITE that has make, and a clone of HEAD."""
     say(f'{suite}: making a bare root')
-    # what the mirror cannot be read without: a proxy, a date that is not checked
+    # settings without which the mirror cannot be read: a proxy, an unchecked date
     settings = re.findall('^Acquire::(?:https?::|Check-).*', run(['apt-config', 'dump']), re.M)
     shutil.rmtree(root, ignore_errors=True)
     run([*ALONE, 'mmdebstrap', '--mode=root', '--variant=apt', '--include=make',
@@ -58,14 +58,14 @@ def bare(suite, root):
 
 
 def make(target, root, log):
-    """Make TARGET in ROOT; the exit code."""
+    """Make TARGET in ROOT; returns the exit code."""
     cache = run(['ccache', '--get-config', 'cache_dir']).strip()
     return subprocess.run([*ALONE, 'sh', '-c', IN_ROOT, 'sh', root, cache, 'make', '-C', f'/{CLONE}', target],
                           stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
 
 
 def check(suite):
-    """Run the steps on SUITE up to the first that fails; the number of those that passed."""
+    """Run the steps on SUITE up to the first that fails; returns how many passed."""
     root = BUILD / 'hosts' / suite
     words = root.with_suffix('.log')
     root.parent.mkdir(parents=True, exist_ok=True)
