@@ -4,7 +4,7 @@
 
 python = /usr/bin/python3
 lib = PYTHONPATH=scripts $(python) -m lib
-# make 4.3 does not export to $(shell); without Python configure was never run
+# make 4.3 does not export to $(shell); without Python, configure has not run yet
 home := $(if $(wildcard $(python)),$(shell BASE='$(BASE)' $(lib) home),build/trixie)
 queue := $(wildcard series/*/* series/*/. hw/ppc/* include/hw/ppc/* target/ppc/* \
                     docs/system/ppc/* tests/unit/*)
@@ -43,7 +43,7 @@ help:
 	@echo 'make tcg           build the patched QEMU for this machine, with TCG'
 	@echo 'make clean         remove build/'
 
-# Everything that a build needs, and the series as it is now.
+# Everything that a build needs, and the current series
 $(home)/.ready: configure scripts/prepare $(addprefix scripts/lib/, builds.py debian.py grafting.py \
                 laying.py roots.py) tests/lab/pseries.mak series/. $(queue)
 	./configure
@@ -76,7 +76,7 @@ matrix: $(home)/.ready
 libvirt: $(home)/.ready
 	@scripts/lab libvirt-all
 
-# QEMU=1 puts ours into it
+# QEMU=1 adds ours
 host-kit: $(if $(QEMU),kvm,$(home)/.ready)
 	@scripts/host-kit $(if $(QEMU),--qemu)
 
@@ -102,18 +102,18 @@ check-hosts: $(home)/.ready
 check-faults: $(home)/.ready
 	@$(python) -m tests.faults.check
 
-# Every commit by itself, both ways
+# Each commit, with KVM and with TCG
 bisect-check: $(home)/.ready
 	@$(python) -m tests.queue.bisect
 
-# Every topic with what it needs, both ways; TOPIC=NAME
+# Each topic with the topics it needs, with KVM and with TCG; TOPIC=NAME
 check-topics: $(home)/.ready
 	@$(python) -m tests.queue.topics $(if $(TOPIC),--topic $(TOPIC))
 
 docs: $(home)/.ready
 	@scripts/docs
 
-# Minutes: it builds a source package and boots all kinds of guests
+# Takes minutes: builds a source package and boots all kinds of guests
 check-docs: tcg kvm-ubsan
 	@$(python) -m tests.docs
 
@@ -124,7 +124,7 @@ deb-source: $(home)/.ready
 quick: kvm tcg unit
 	@QEMU_BUILDS='$(abspath $(home))' scripts/quick
 
-# ONLY=PATTERN: the tests of these names, as in ONLY='refused-*'
+# ONLY=PATTERN: the tests with matching names, as in ONLY='refused-*'
 check: kvm tcg kvm-ubsan unit
 	@$(meson) setup --reconfigure build/meson >build/meson.log || \
 	    { cat build/meson.log; exit 1; }
@@ -132,7 +132,7 @@ check: kvm tcg kvm-ubsan unit
 	@QEMU_BUILDS='$(abspath $(home))' $(meson) test -C build/meson --num-processes 2 $(if $(ONLY),'$(ONLY)'); ended=$$?; \
 	    $(lib) tally build/meson && exit $$ended
 
-# a hook of the caller's own stays
+# does not overwrite another hook
 hooks:
 	@hook=$$(git rev-parse --git-path hooks)/pre-commit; \
 	    [ ! -e "$$hook" ] || cmp -s tests/lint/pre-commit "$$hook" || \
