@@ -36,18 +36,18 @@ def point(name, check, *args):
     return Point(name)
 
 
-def report(points, count=None, show=print):
-    """Pass each of POINTS (COUNT in total, if known) to SHOW as TAP; return {kind: how many}."""
+def report(points, count=None):
+    """Print each of POINTS (COUNT in total, if known) as TAP when it is known; return {kind: how many}."""
     counts, number = dict.fromkeys(KINDS, 0), 0
     if count is not None:
-        show(f'1..{count}')
+        print(f'1..{count}', flush=True)
     for number, one in enumerate(points, 1):
         counts[one.kind] += 1
         why = f' # SKIP {one.skip}' if one.skip else f' # TODO {one.todo}' if one.todo else ''
-        show('\n'.join([f'{"not " if one.wrong else ""}ok {number} - {one.name}{why}',
-                        *(f'# {line}' for line in one.wrong.splitlines() if line)]))
+        print('\n'.join([f'{"not " if one.wrong else ""}ok {number} - {one.name}{why}',
+                        *(f'# {line}' for line in one.wrong.splitlines() if line)]), flush=True)
     if count is None:
-        show(f'1..{number}')
+        print(f'1..{number}', flush=True)
     return counts
 
 
