@@ -79,14 +79,25 @@ static void report_cpuinfo(bool host)
     }
 }
 
+/* The boot CPU's node comes first: @0 before @8, @8 before @10 */
+static bool comes_first(const char *name, const char *other)
+{
+    size_t length = strlen(name), most = strlen(other);
+
+    return !most || length < most ||
+           (length == most && strcmp(name, other) < 0);
+}
+
 static void report_cpu_version(void)
 {
     DIR *cpus = opendir(CPUS);
     struct dirent *entry;
+    char first[sizeof(entry->d_name)] = "";
+    uint8_t v[4];
 
     while (cpus && (entry = readdir(cpus))) {
         char path[512];
-        uint8_t v[4];
+        uint8_t own[4];
         FILE *f;
 
         snprintf(path, sizeof(path), CPUS "/%s/cpu-version", entry->d_name);
@@ -94,15 +105,19 @@ static void report_cpu_version(void)
         if (!f) {
             continue;
         }
-        if (fread(v, 1, sizeof(v), f) == sizeof(v)) {
-            printf("probe: cpu_version=0x%02x%02x%02x%02x\n",
-                   v[0], v[1], v[2], v[3]);
+        if (fread(own, 1, sizeof(own), f) == sizeof(own) &&
+            comes_first(entry->d_name, first)) {
+            snprintf(first, sizeof(first), "%s", entry->d_name);
+            memcpy(v, own, sizeof(v));
         }
         fclose(f);
-        break;
     }
     if (cpus) {
         closedir(cpus);
+    }
+    if (*first) {
+        printf("probe: cpu_version=0x%02x%02x%02x%02x\n",
+               v[0], v[1], v[2], v[3]);
     }
 }
 
