@@ -36,6 +36,12 @@ def point(name, check, *args):
     return Point(name)
 
 
+def line(number, one):
+    """The line of TAP for ONE, which is point NUMBER."""
+    why = f' # SKIP {one.skip}' if one.skip else f' # TODO {one.todo}' if one.todo else ''
+    return f'{"not " if one.wrong else ""}ok {number} - {one.name}{why}'
+
+
 def report(points, count=None):
     """Print each of POINTS (COUNT in total, if known) as TAP when it is known; return {kind: how many}."""
     counts, number = dict.fromkeys(KINDS, 0), 0
@@ -43,9 +49,7 @@ def report(points, count=None):
         print(f'1..{count}', flush=True)
     for number, one in enumerate(points, 1):
         counts[one.kind] += 1
-        why = f' # SKIP {one.skip}' if one.skip else f' # TODO {one.todo}' if one.todo else ''
-        print('\n'.join([f'{"not " if one.wrong else ""}ok {number} - {one.name}{why}',
-                        *(f'# {line}' for line in one.wrong.splitlines() if line)]), flush=True)
+        print('\n'.join([line(number, one), *(f'# {words}' for words in one.wrong.splitlines() if words)]), flush=True)
     if count is None:
         print(f'1..{number}', flush=True)
     return counts

@@ -5,6 +5,7 @@
 import json
 import pathlib
 
+from lib.tap import Point, line
 from tests.lab import libvirt, matrix, page
 from tests.lab.hosts import JOBS, run_all, run_rows
 from tests.lab.live import Live
@@ -46,10 +47,10 @@ def smoke():
         # a guest that hangs proves neither
         good = matrix.is_right(row, matrix.came_to(result)) == expected and result['l2']['outcome'] != 'hung'
         failed += not good
-        live.print(f'{"" if good else "not "}ok {count} - {row.l1()}, {row.api}, {row.kernel} kernel: {qemu} is '
-                   f'{"right" if expected else "not right"}')
-        for line in describe(result):
-            live.print(f'# {line}')
+        name = f'{row.l1()}, {row.api}, {row.kernel} kernel: {qemu} is {"right" if expected else "not right"}'
+        live.print(line(count, Point(name, '' if good else 'not as expected')))
+        for words in describe(result):
+            live.print(f'# {words}')
     table = matrix.rows(SMOKE)
     print(f'1..{2 * len(table)}', flush=True)
     with Live() as live:
