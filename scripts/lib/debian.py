@@ -7,6 +7,7 @@ that the machine's package state is neither read nor changed.  The mirror is
 the one in the machine's apt configuration, and apt checks every signature.
 """
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -18,7 +19,8 @@ from lib.system import BUILD, Error, culprit, locked, run, say, write_whole
 
 KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
 DAY = 24 * 60 * 60
-# While a mirror is being updated, a suite can be complete under only one of its names
+# While a mirror is being updated, a suite can be complete under only one of its names: trixie may be the new point
+# release, of which files are missing, and stable the previous one
 OTHER_NAMES = {'bookworm': 'oldstable', 'trixie': 'stable', 'sid': 'unstable'}
 
 
@@ -72,6 +74,11 @@ class Suite:
         with locked(f'lists-{self.home.name}'):
             self._update()
 
+    def rename(self):
+        """Fetch the lists that the mirror has under the suite's other name; keep those in use if it has none."""
+        with locked(f'lists-{self.home.name}'), contextlib.suppress(Error):
+            self._update(self._names()[1:])
+
     def ready(self):
         """Fetch the lists if there are none yet."""
         with locked(f'lists-{self.home.name}'):
@@ -90,46 +97,53 @@ class Suite:
                     say(f'continuing with the package lists of an earlier run: {e}')
                     self.updated.touch()
 
-    def _update(self):
+    def _names(self):
+        """The names of the suite, the one in use first."""
+        names = [name for name in (self.name, OTHER_NAMES.get(self.name)) if name]
+        return sorted(names, key=lambda name: f' {name} ' not in self._sources())
+
+    def _sources(self):
+        sources = self.home / 'sources.list'
+        return sources.read_text() if sources.exists() else ''
+
+    def _update(self, names=()):
+        """Fetch the lists under one of NAMES, or else of all names of the suite; the first that works is kept."""
         say(f'{self.name} {self.arch}: package lists')
         for part in ('lists/partial', 'cache/archives/partial'):
             (self.home / part).mkdir(parents=True, exist_ok=True)
         (self.home / 'status').touch()
-        sources = self.home / 'sources.list'
-        before = sources.read_text() if sources.exists() else ''
-        try:
-            self._fetch_lists(self.name)
-        except Error as e:
+        before, why = self._sources(), None
+        for name in names or self._names():
             try:
-                self._fetch_lists(OTHER_NAMES[self.name])
-                self._check_codename()
-            except (Error, KeyError):
-                # the previous lists are still there and valid
-                write_whole(sources, before)
-                raise Error(f'cannot read the package lists of {self.name} ({e}): check the network and '
-                            "this machine's apt configuration, then run this again") from None
-        self.updated.touch()
+                self._fetch_lists(name)
+                self.updated.touch()
+                return
+            except Error as e:
+                why = why or e
+        # the previous lists are still there and valid
+        write_whole(self.home / 'sources.list', before)
+        raise Error(f'cannot read the package lists of {self.name} ({why}): check the network and '
+                    "this machine's apt configuration, then run this again")
 
     def _fetch_lists(self, name):
         """Fetch the lists of this suite, which the mirror has under NAME."""
         write_whole(self.home / 'sources.list', ''.join(
             f'{kind} [signed-by={KEYRING}] {mirror()} {name} main\n' for kind in ('deb', 'deb-src')))
         self.apt('apt-get', 'update', '--error-on=any')
-
-    def _check_codename(self):
-        """Check that the other name still means this suite: a release of Debian moves it to the next one."""
+        # a release of Debian moves the other name to the next suite
         codenames = set(self.apt('apt-get', 'indextargets', '--format', '$(CODENAME)').split())
-        if codenames != {self.name}:
+        if name != self.name and codenames != {self.name}:
             raise Error(f'the lists are those of {", ".join(codenames)}')
 
     def fresh(self, fetch):
-        """FETCH(); if it fails, update the lists, because the mirror may have changed, and try again."""
-        self.ready()
-        try:
-            return fetch()
-        except Error:
-            self.update()
-            return fetch()
+        """FETCH(); if it fails, try again with new lists, and then with those under the suite's other name."""
+        for prepare in (self.ready, self.update, self.rename)[:1 + len(self._names())]:
+            prepare()
+            try:
+                return fetch()
+            except Error as e:
+                why = e
+        raise why
 
     def version(self, package):
         """The candidate version of PACKAGE, or None."""
@@ -178,12 +192,12 @@ class Suite:
 
         Return the files; the caller removes them.
         """
-        self.ready()
         archives = self.home / ('cache/archives' if closure else 'single')
-        shutil.rmtree(archives, ignore_errors=True)
-        archives.mkdir(parents=True)
 
         def fetch():
+            # another version of a package may be there from a fetch that failed
+            shutil.rmtree(archives, ignore_errors=True)
+            archives.mkdir(parents=True)
             if closure:
                 self.apt('apt-get', 'install', '--download-only', *packages)
             else:
