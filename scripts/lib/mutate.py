@@ -83,6 +83,11 @@ def functions(text):
     return found
 
 
+def integer(node):
+    kind = node.get('type', {})
+    return INTEGER.fullmatch(kind.get('desugaredQualType', kind.get('qualType', '')))
+
+
 def line_at(text, offset):
     return text.count('\n', 0, offset) + 1
 
@@ -193,8 +198,8 @@ class Walk:
 
     def constant(self, node):
         """Change a number."""
-        text, of = self.source(node), node.get('type', {})
-        if not INTEGER.fullmatch(of.get('desugaredQualType', of.get('qualType', ''))):
+        text = self.source(node)
+        if not integer(node):
             return
         number = re.fullmatch(r'(0x[0-9a-fA-F]+|\d+)[uUlL]*', text)
         if text in ('true', 'false'):
@@ -256,14 +261,12 @@ class Walk:
 
     def on_ReturnStmt(self, node, _):
         for value in node.get('inner', ()):
-            kind = value.get('type', {})
             if self.source(value) in ('true', 'false'):
                 self.constant(value)
-            elif kind.get('qualType') == '_Bool' or self.returns_bool():
+            elif value.get('type', {}).get('qualType') == '_Bool' or self.returns_bool():
                 self.cond(value)
             else:
-                if INTEGER.fullmatch(kind.get('desugaredQualType', kind.get('qualType', ''))) and \
-                        not re.fullmatch(r'-?\w+', self.source(value)):
+                if integer(value) and not re.fullmatch(r'-?\w+', self.source(value)):
                     self.replace(value, '0')
                 self.visit(value)
 
@@ -271,29 +274,25 @@ class Walk:
         return re.search(r'\bbool\b', self.text[self.function.start:self.function.at])
 
     def on_BinaryOperator(self, node, condition):
-        left, right = node['inner']
-        spans, code = (self.span(left), self.span(right)), node['opcode']
-        if code in ('&&', '||') and all(spans):
+        (left, right), code = node['inner'], node['opcode']
+        if code in ('&&', '||') and self.span(left) and self.span(right):
             self.replace(node, self.source(left), self.source(right))
-        elif code in SWAPPED and all(spans) and not (condition and code in ('==', '!=')):
-            between = self.text[spans[0][1]:spans[1][0]]
-            if between.strip() == code:
-                at = spans[0][1] + between.index(code)
-                self.swap(at, code)
+        elif not (condition and code in ('==', '!=')):
+            self.swap(node)
         for child in (left, right) if code != '=' else (right,):
             self.visit(child)
 
-    def swap(self, at, code):
-        self.put(at, at + len(code), SWAPPED[code])
+    def swap(self, node):
+        """Change an operator that has two operands."""
+        code, (left, right) = node['opcode'], map(self.span, node['inner'])
+        between = self.text[left[1]:right[0]] if left and right else ''
+        if code in SWAPPED and between.strip() == code:
+            at = left[1] + between.index(code)
+            self.put(at, at + len(code), SWAPPED[code])
 
     def on_CompoundAssignOperator(self, node, _):
-        left, right = node['inner']
-        spans = (self.span(left), self.span(right))
-        if all(spans) and node['opcode'] in SWAPPED:
-            between = self.text[spans[0][1]:spans[1][0]]
-            if between.strip() == node['opcode']:
-                self.swap(spans[0][1] + between.index(node['opcode']), node['opcode'])
-        self.visit(right)
+        self.swap(node)
+        self.visit(node['inner'][1])
 
     def on_UnaryOperator(self, node, condition):
         inner = node['inner'][0]
@@ -310,8 +309,7 @@ class Walk:
 
     def on_CallExpr(self, node, condition):
         _, *given = node['inner']
-        kind = node.get('type', {})
-        if not condition and INTEGER.fullmatch(kind.get('desugaredQualType', kind.get('qualType', ''))):
+        if not condition and integer(node):
             self.replace(node, '0')
         for one, other in zip(given, given[1:]):
             spans, kinds = (self.span(one), self.span(other)), [arg.get('type') for arg in (one, other)]
