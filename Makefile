@@ -44,8 +44,8 @@ help:
 	@echo 'make clean         remove build/'
 
 # Everything that a build needs, and the current series
-$(home)/.ready: configure scripts/prepare $(addprefix scripts/lib/, builds.py debian.py grafting.py \
-                laying.py roots.py) tests/lab/pseries.mak series/. $(queue)
+$(home)/.ready: configure scripts/prepare $(addprefix scripts/lib/, builds.py commits.py debian.py \
+                grafting.py roots.py) tests/lab/pseries.mak series/. $(queue)
 	./configure
 	@touch $@
 

@@ -13,7 +13,7 @@ BRANCH = 'host-compat'
 # The commit that a worktree's branch is based on; the user may rebase the branch.
 BASE_REF = 'refs/worktree/host-compat-base'
 # The last commit that graft made: everything that differs from it is an edit.
-LAID_REF = 'refs/worktree/host-compat-laid'
+GRAFTED_REF = 'refs/worktree/host-compat-grafted'
 
 
 class Tree:
@@ -69,7 +69,7 @@ def clone(tree, place):
     """A clone of TREE in PLACE that has no files and shares the objects of TREE."""
     copy = Tree(place)
     tree.git('clone', '-q', '--shared', '--no-checkout', str(tree.path), str(place))
-    for ref in (BASE_REF, LAID_REF):
+    for ref in (BASE_REF, GRAFTED_REF):
         copy.git('update-ref', ref, tree.tip(ref))
     return copy
 

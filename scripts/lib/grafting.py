@@ -9,9 +9,9 @@ import shutil
 import subprocess
 
 from lib import bases
+from lib.commits import UPSTREAM, commit_entries, edited, has_upstream, still_adds
 from lib.debian import Suite
-from lib.git import BASE_REF, BRANCH, LAID_REF, Tree, identity, unlock
-from lib.laying import UPSTREAM, edited, has_upstream, lay, still_adds
+from lib.git import BASE_REF, BRANCH, GRAFTED_REF, Tree, identity, unlock
 from lib.queue import entries, queue, with_needs
 from lib.refresh import finish
 from lib.system import TOP, Error, culprit, locked, say, scratch
@@ -39,7 +39,7 @@ def fetch_source(suite, where):
         tree.git('add', '-A', '-f', '.')
         tree.git('commit', '-q', '--no-verify', '-m', f'Debian source package qemu {version}',
                  extra={**identity(), **stamp})
-        for ref in (BASE_REF, LAID_REF):
+        for ref in (BASE_REF, GRAFTED_REF):
             tree.git('update-ref', ref, 'HEAD')
         half.rename(where)
 
@@ -57,7 +57,7 @@ def add_worktree(checkout, where):
                     f'delete it with git -C {checkout} branch -D {BRANCH}')
     where.parent.mkdir(parents=True, exist_ok=True)
     owner.git('worktree', 'add', '-q', '-b', BRANCH, str(where), 'HEAD')
-    for ref in (BASE_REF, LAID_REF):
+    for ref in (BASE_REF, GRAFTED_REF):
         Tree(where).git('update-ref', ref, 'HEAD')
 
 
@@ -95,16 +95,16 @@ def check_upstream(tree, base, listed):
 def check_out(tree, commit):
     """Set the branch and the files to COMMIT.
 
-    LAID_REF is missing meanwhile.  If it is missing at the start, an earlier run was interrupted here: it
+    GRAFTED_REF is missing meanwhile.  If it is missing at the start, an earlier run was interrupted here: it
     may have left locks, and what differs in the tree is not the user's edit.
     """
-    if tree.tip(LAID_REF):
-        tree.git('update-ref', '-d', LAID_REF)
+    if tree.tip(GRAFTED_REF):
+        tree.git('update-ref', '-d', GRAFTED_REF)
     else:
         unlock(tree)
     tree.git('symbolic-ref', 'HEAD', f'refs/heads/{BRANCH}')
     tree.git('reset', '-q', '--hard', commit)
-    tree.git('update-ref', LAID_REF, commit)
+    tree.git('update-ref', GRAFTED_REF, commit)
 
 
 @contextlib.contextmanager
@@ -120,20 +120,20 @@ def graft(base, names=()):
     with one_at_a_time():
         listed = entries(with_needs(queue(), names))
         bases.choose(base)
-        lay_over(base, listed)
+        apply_to(base, listed)
 
 
-def lay_over(base, listed):
+def apply_to(base, listed):
     """Apply the entries LISTED to BASE; only files that change are written."""
     tree = open_tree(base)
-    laid = tree.tip(LAID_REF)
-    dirty = edited(tree) if laid else []
-    if laid and (dirty or tree.tip('HEAD') != laid):
+    grafted = tree.tip(GRAFTED_REF)
+    dirty = edited(tree) if grafted else []
+    if grafted and (dirty or tree.tip('HEAD') != grafted):
         raise Error(f'the grafted tree has edits that are not in series/ ({(dirty or ["commits"])[0]}): keep '
                     f'them with scripts/graft refresh, or drop them with git -C '
-                    f'{tree.path.relative_to(TOP)} reset --hard {LAID_REF}')
+                    f'{tree.path.relative_to(TOP)} reset --hard {GRAFTED_REF}')
     if has_upstream(tree, tree.tip(BASE_REF)):
         check_upstream(tree, tree.tip(BASE_REF), listed)
-    commit = lay(tree, tree.tip(BASE_REF), listed)
-    if commit != laid:
+    commit = commit_entries(tree, tree.tip(BASE_REF), listed)
+    if commit != grafted:
         check_out(tree, commit)

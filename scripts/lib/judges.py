@@ -83,7 +83,9 @@ def judges():
     return found
 
 
-def on_tcg(check, binary, env, patience=None):    # pylint: disable=unused-argument
+# pylint: disable-next=unused-argument
+def on_tcg(check, binary, env, patience=None):
+    # a case knows how long it may take
     return cases.outcome(check, ['env', *(f'{key}={value}' for key, value in env.items()), str(binary)])
 
 
@@ -157,11 +159,11 @@ def measured():
     return json.loads(REACHED.read_text()) if REACHED.exists() else {}
 
 
-def reached(anew=False, progress=lambda text: None):
-    """What each judge reaches ("files") and its "seconds"; measures all if ANEW, or else what is unknown."""
+def reached(again=False, progress=lambda text: None):
+    """What each judge reaches ("files") and its "seconds"; measures all if AGAIN, or else what is unknown."""
     now = {'sources': sources(), 'simulator': simulator()}
     # keep what is known if only the simulator changed: its internals hardly affect which lines a test reaches
-    then = {} if anew else measured()
+    then = {} if again else measured()
     known = then['judges'] if then.get('sources') == now['sources'] else {}
     known = {judge.name: known[judge.name] for judge in judges() if known.get(judge.name, {}).get('key') == judge.key}
     missing = [judge for judge in judges() if judge.name not in known]

@@ -8,8 +8,8 @@ import re
 import shutil
 import textwrap
 
+from lib.commits import commit_topic
 from lib.git import identity
-from lib.laying import lay_topic
 from lib.queue import FIGURES, entries, with_needs
 from lib.system import BUILD, run, say
 from tests.lab import matrix
@@ -80,7 +80,7 @@ def complete_cover(cover, tree, mails, paragraphs):
 
 def write_series(tree, topics, topic, version=None, rfc=False):
     """Write TOPIC to build/series, with a complete cover letter; return the files in order."""
-    mails = write_mails(tree, topic, lay_topic(tree, topics, topic.name), BUILD / 'series' / topic.name,
+    mails = write_mails(tree, topic, commit_topic(tree, topics, topic.name), BUILD / 'series' / topic.name,
                         version, rfc)
     complete_cover(mails[0], tree, mails[1:], [*figures(topics, topic), *needed(topics, topic)])
     return mails

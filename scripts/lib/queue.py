@@ -90,13 +90,13 @@ def queue(folder=SERIES):
         order.prepare()
     except graphlib.CycleError as e:
         raise Error(f'series/: topics need each other in a circle: {", ".join(reversed(e.args[1]))}') from None
-    ready, laid = [], []
+    ready, names = [], []
     while order:
         ready = sorted([*ready, *order.get_ready()])
-        laid.append(ready.pop(0))
-        order.done(laid[-1])
+        names.append(ready.pop(0))
+        order.done(names[-1])
     check_once(entries(found.values()))
-    return {name: found[name] for name in laid}
+    return {name: found[name] for name in names}
 
 
 def with_needs(topics, names):

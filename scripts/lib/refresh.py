@@ -12,8 +12,8 @@ import tempfile
 from typing import NamedTuple
 
 from lib import bases
-from lib.git import BASE_REF, BRANCH, LAID_REF, Tree, unlock
-from lib.laying import apply_entry, edited, lay, says
+from lib.commits import apply_entry, commit_entries, edited, says
+from lib.git import BASE_REF, BRANCH, GRAFTED_REF, Tree, unlock
 from lib.queue import SERIES, entries, queue, with_needs
 from lib.system import TOP, Error, scratch, write_whole
 
@@ -125,7 +125,7 @@ def steps_of(tree, base):
     return found
 
 
-def topics_of(steps, known, laid):
+def topics_of(steps, known, applied):
     """The topic of each of STEPS: a new commit belongs to the topic of the one before it, or of the first known one."""
     names = [known[step.subject].topic if step.subject in known else None for step in steps]
     first = next(filter(None, names), None)
@@ -134,10 +134,10 @@ def topics_of(steps, known, laid):
     for step, name in zip(steps, names):
         if subjects.count(step.subject) > 1 or not step.body:
             raise Error(f'the commit "{step.subject}" has the same subject as another commit, or no body: reword it')
-        if name not in laid:
+        if name not in applied:
             raise Error(f'the commit "{step.subject}" is an entry of {name}, which is not applied: run scripts/graft '
                         f'--topic {name} first')
-    for name in laid:
+    for name in applied:
         if name not in names:
             raise Error(f'no commit of the topic {name} is left: restore one, or remove series/{name} and graft')
     return names
@@ -188,19 +188,19 @@ def files(root):
 def rewrite(tree, folder):
     """Write the branch's commits and uncommitted edits to FOLDER; return the resulting commit and their number."""
     base, topics = tree.tip(BASE_REF), queue(folder)
-    subjects = tree.git('log', '--format=%s', f'{BASE_REF}..{LAID_REF}').splitlines()
-    laid = [topic for topic in topics.values() if any(entry.subject in subjects for entry in topic.entries)]
-    if says(tree, lay(tree, base, entries(laid))) != says(tree, LAID_REF):
+    subjects = tree.git('log', '--format=%s', f'{BASE_REF}..{GRAFTED_REF}').splitlines()
+    applied = [topic for topic in topics.values() if any(entry.subject in subjects for entry in topic.entries)]
+    if says(tree, commit_entries(tree, base, entries(applied))) != says(tree, GRAFTED_REF):
         raise Error(f'series/ or a file that it carries was changed since scripts/graft ran: stash or drop the edits '
                     f'in {os.path.relpath(tree.path, TOP)}, run scripts/graft, restore the edits, then refresh')
     steps, known = steps_of(tree, base), {entry.subject: entry for entry in entries(topics.values())}
-    names, own = [topic.name for topic in laid], collections.defaultdict(list)
+    names, own = [topic.name for topic in applied], collections.defaultdict(list)
     for step, name in zip(steps, topics_of(steps, known, names)):
         own[name].append(step)
     for name in names:
         write_topic(tree, folder / name, own[name], known)
-    write_carried(tree, folder.parent, steps, entries(laid))
-    commit = lay(tree, base, entries(with_needs(queue(folder), names)))
+    write_carried(tree, folder.parent, steps, entries(applied))
+    commit = commit_entries(tree, base, entries(with_needs(queue(folder), names)))
     left = tree.git('diff', '--name-only', commit, steps[-1].after).split()
     if left:
         raise Error(f'the entries would not reproduce {left[0]}, so none was written: edit the entry that changes it '
@@ -210,7 +210,7 @@ def rewrite(tree, folder):
 
 def refresh(tree, folder=SERIES):
     """Write the branch's commits and uncommitted edits back to FOLDER; return the number of commits."""
-    if not tree.tip(LAID_REF):
+    if not tree.tip(GRAFTED_REF):
         raise Error('there is no complete grafted tree yet: run scripts/graft first')
     root = folder.parent
     with scratch(root / 'build/refresh.part') as part:
@@ -240,7 +240,7 @@ def finish(root=TOP):
     tree, commit = Tree((ready / 'tree').read_text()), (ready / 'commit').read_text()
     unlock(tree)
     tree.git('update-ref', f'refs/heads/{BRANCH}', commit)
-    tree.git('update-ref', LAID_REF, commit)
+    tree.git('update-ref', GRAFTED_REF, commit)
     tree.git('reset', '-q', '--mixed', commit)
     with scratch(root / 'build/refresh.part') as part:
         ready.rename(part / 'done')

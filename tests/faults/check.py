@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 from lib import bases
 from lib.command import Parser, main
+from lib.commits import edited
 from lib.debian import mirror
-from lib.git import BASE_REF, LAID_REF, Tree
-from lib.laying import edited
+from lib.git import BASE_REF, GRAFTED_REF, Tree
 from lib.system import ALONE, BUILD, TOP, Error, Unknown, locked, reason, run, say
 from lib.tap import Point, report, tally
 from tests.faults.mirror import Mirror, apt_options
@@ -67,7 +67,7 @@ POINTS = (
     Place('graft', 'git add', 'kill disk', 'see', 'trixie/src.part/src/.git/index.lock', SOURCE),
     Place('graft', 'git commit', 'kill', 'do', r'^git .* commit -q', SOURCE),
     Place('graft', 'files', 'kill disk', 'see', 'trixie/src/.git/index.lock'),
-    Place('graft', 'branch', 'kill two', 'do', f'^git .* update-ref {LAID_REF} '),
+    Place('graft', 'branch', 'kill two', 'do', f'^git .* update-ref {GRAFTED_REF} '),
     Place('refresh', 'entries', 'kill disk', 'do', r'^os.rename \S+ \S+/target/ppc/host-compat.c$'),
     Place('deb-source', 'download', 'kill disk stop half', 'get', r'/qemu_[^/]*orig'),
     Place('deb-source', 'unpacking', 'kill disk', 'see', 'deb-source/trixie/qemu*/hw/ppc/Kconfig'),
@@ -268,7 +268,7 @@ class Row:
                      and not (name in self.taken and name not in now))
         if odd and self.point.tool != 'refresh':
             raise Error(f'{len(odd)} files differ from those of a run without a fault: {", ".join(odd[:5])}')
-        if edited(tree) or tree.tip(LAID_REF) != tree.tip('HEAD'):
+        if edited(tree) or tree.tip(GRAFTED_REF) != tree.tip('HEAD'):
             raise Error(f'the grafted tree has edits: {(edited(tree) or ["commits"])[0]}')
 
 
@@ -296,7 +296,7 @@ def ungraft():
     tree = Tree(bases.home() / 'src')
     if tree.path.exists():
         tree.git('reset', '-q', '--hard', BASE_REF)
-        tree.git('update-ref', LAID_REF, BASE_REF)
+        tree.git('update-ref', GRAFTED_REF, BASE_REF)
 
 
 def edit():

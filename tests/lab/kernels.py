@@ -13,7 +13,7 @@ from lib.system import BUILD, Error, locked, run, say, scratch, write_whole
 
 SUITES = ('trixie', 'sid', 'experimental')
 # Debian's flavor for each page size.
-FLAVOURS = {'4k': 'powerpc64le', '64k': 'powerpc64le-64k'}
+FLAVORS = {'4k': 'powerpc64le', '64k': 'powerpc64le-64k'}
 MODULES = ('irqbypass', 'kvm', 'kvm-hv')
 CROSS = 'powerpc64le-linux-gnu-'
 KERNELS = BUILD / 'kernels'
@@ -23,7 +23,7 @@ IMAGES = BUILD / 'images'
 def compare_suites(pages):
     found = {}
     for suite in SUITES:
-        version = Suite(suite, 'ppc64el').version(f'linux-image-{FLAVOURS[pages]}')
+        version = Suite(suite, 'ppc64el').version(f'linux-image-{FLAVORS[pages]}')
         if version:
             found[suite] = version
     if not found:
@@ -52,7 +52,7 @@ def newest_suite(pages='4k'):
 
 def kernel_packages(suite, pages):
     """The packages that contain the kernel image and its modules."""
-    found, wanted = [], [f'linux-image-{FLAVOURS[pages]}']
+    found, wanted = [], [f'linux-image-{FLAVORS[pages]}']
     while wanted:
         package = wanted.pop()
         if package not in found and re.match(r'linux-(image|binary|modules)-', package):
@@ -75,7 +75,7 @@ class Kernel:
             self._remove_others()
 
     def _version(self):
-        version = self.suite.version(f'linux-image-{FLAVOURS[self.pages]}')
+        version = self.suite.version(f'linux-image-{FLAVORS[self.pages]}')
         if not version:
             raise Error(f'{self.suite.name} has no ppc64el kernel with {self.pages} pages on this mirror: '
                         'choose another suite')

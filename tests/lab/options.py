@@ -78,7 +78,7 @@ def run_options(parser):
     parser.set_defaults(by=life, l1_memory='1G', l1_initrd=images.l1_initrd)
     parser.add_argument('--l0-stack', type=one_of('machine', tuple(POWERNV)), metavar='MACHINE',
                         help='Linux KVM HV as L0, on an emulated powernv10 or powernv11')
-    parser.add_argument('--pages', type=one_of('page size', tuple(kernels.FLAVOURS)), default='4k',
+    parser.add_argument('--pages', type=one_of('page size', tuple(kernels.FLAVORS)), default='4k',
                         help="page size of L1's kernel, 4k or 64k")
     parser.add_argument('--l0', type=one_of('L0', ('patched', 'distro')),
                         help='patched (default) refuses L2 a mode that L1 does not have, as PowerVM does')

@@ -2,7 +2,7 @@
  * Work for a guest, which notices lost pages and lost interrupts
  *
  * Each worker owns some memory and remembers what it wrote where.  In a round
- * it checks a few blocks and writes them anew, sleeps, so that it needs a timer
+ * it checks a few blocks and rewrites them, sleeps, so that it needs a timer
  * interrupt, and wakes its neighbor, which may be on another CPU.
  *
  * Copyright (c) 2026 QEMU contributors

@@ -10,9 +10,9 @@ import tempfile
 
 from lib import bases
 from lib.command import Parser, main
+from lib.commits import UPSTREAM, commit_entries, commit_topic, functions, has_upstream, says, still_adds
 from lib.debian import Suite
-from lib.git import BASE_REF, BRANCH, LAID_REF, Tree, clone, identity
-from lib.laying import UPSTREAM, functions, has_upstream, lay, lay_topic, says, still_adds
+from lib.git import BASE_REF, BRANCH, GRAFTED_REF, Tree, clone, identity
 from lib.mails import write_mails
 from lib.queue import SERIES, entries, queue
 from lib.refresh import copied, refresh
@@ -74,7 +74,7 @@ def check_entry(entry):
 
 def check_applies(tree, topics):
     """Check that the queue reproduces the grafted branch, with every hunk in its place."""
-    if says(tree, lay(tree, tree.tip(BASE_REF), entries(topics.values()))) != says(tree, 'HEAD'):
+    if says(tree, commit_entries(tree, tree.tip(BASE_REF), entries(topics.values()))) != says(tree, 'HEAD'):
         raise Error('the grafted branch differs from series/: run scripts/graft')
 
 
@@ -154,7 +154,7 @@ def check_refresh(tree, topics, name=None):
     with tempfile.TemporaryDirectory() as scratch:
         root, copy = pathlib.Path(scratch, 'root'), clone(tree, pathlib.Path(scratch, 'qemu'))
         folder, before = copied(SERIES, root), texts(root)
-        check_out(copy, LAID_REF, *filter(None, [name]))
+        check_out(copy, GRAFTED_REF, *filter(None, [name]))
         if name:
             owner = [entry for entry in entries(topics.values()) if name in files_of(entry)][-1]
             wanted = {name if name in owner.carries else owner.name}
@@ -170,7 +170,7 @@ def check_refresh(tree, topics, name=None):
 def check_upstream(tree, topics):
     """Check a base that has the first entries, as upstream's own version would, and a file of the others."""
     listed, there = entries(topics.values()), 3
-    base = lay(tree, tree.tip(BASE_REF), listed[:there])
+    base = commit_entries(tree, tree.tip(BASE_REF), listed[:there])
     if has_upstream(tree, base):
         raise Error(f'{UPSTREAM} is in target/ppc/kvm.c already: the check has no base without it')
     with tempfile.TemporaryDirectory() as scratch:
@@ -232,7 +232,7 @@ def check_headers(tree):
 
 def checks_of(tree, topics, topic, quick):
     """The checks of one topic."""
-    below, tip = lay_topic(tree, topics, topic.name)
+    below, tip = commit_topic(tree, topics, topic.name)
     mails = write_mails(tree, topic, (below, tip), BUILD / 'check/series' / topic.name)
     yield f'{topic.name}: cover letter', check_cover, topic
     for entry, mail in zip(topic.entries, mails[1:], strict=True):

@@ -15,9 +15,9 @@ import sys
 from lib import bases
 from lib.builds import build_commit, prepared
 from lib.command import Parser, main
+from lib.commits import commit_topic
 from lib.git import Tree
 from lib.grafting import graft
-from lib.laying import lay_topic
 from lib.queue import asked, queue
 from lib.system import TOP, Error, locked, say
 
@@ -56,7 +56,7 @@ def test(topic, what, builds):
 
 def check(tree, topics, topic):
     """Check a topic; returns a description for its line, and reports all failures in one error."""
-    below, tip = lay_topic(tree, topics, topic.name)
+    below, tip = commit_topic(tree, topics, topic.name)
     copy = prepared(tree, bases.home() / 'topics', tip)
     lines, limit = lines_of_c(tree, below, tip), LIMITS.get(topic.name)
     count = len(topic.entries)

@@ -82,7 +82,7 @@ def commit_entry(tree, entry, parent, index, when):
                     data=entry.message, extra={**identity(), **date}).strip()
 
 
-def lay(tree, base, listed):
+def commit_entries(tree, base, listed):
     """Commit the entries on BASE without touching the work tree, and return the last commit."""
     seconds = int(tree.git('show', '-s', '--format=%ct', base))
     commit = base
@@ -92,11 +92,11 @@ def lay(tree, base, listed):
     return commit
 
 
-def lay_topic(tree, topics, name):
+def commit_topic(tree, topics, name):
     """Apply a topic on top of what it needs; return the last commit of the topics it needs, and its own last one."""
     *needs, topic = with_needs(topics, [name])
-    below = lay(tree, tree.tip(BASE_REF), entries(needs))
-    return below, lay(tree, below, topic.entries)
+    below = commit_entries(tree, tree.tip(BASE_REF), entries(needs))
+    return below, commit_entries(tree, below, topic.entries)
 
 
 def edited(tree):
