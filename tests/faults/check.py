@@ -78,6 +78,7 @@ POINTS = (
     Place('boot', 'kernel lists', 'stop half', 'get', '/dists/experimental/main/binary-ppc64el/',
           ('apt/experimental-ppc64el', 'kernels', 'images')),
     Place('boot', "L1's packages", 'stop half', 'get', '/qemu-system-ppc_', ('roots/trixie-ppc64el',)),
+    Place('boot', "L1's packages", 'ahead', 'get', '/qemu-system-ppc_', ('roots/trixie-ppc64el', 'apt/trixie-ppc64el')),
     Place('boot', "L1's root", 'kill disk', 'see', 'roots/trixie-ppc64el.part/usr/bin/*', ('roots/trixie-ppc64el',)),
     Place('boot', 'kernel download', 'stop half', 'get', '/linux-(image|binary)-[^/]*ppc64el', ('kernels', 'images')),
     Place('boot', 'kernel', 'kill disk', 'do', '^powerpc64le-linux-gnu-strip ', ('kernels', 'images')),
@@ -183,8 +184,8 @@ class Row:
         first = Run(self.point.tool, self.scratch / 'first.log', {
             **env, 'PYTHONPATH': str(TOP / 'tests/faults'), 'FAULT_HELD': str(self.held), 'FAULT_GO': str(self.go),
             'FAULT_AT': self.point.pattern if self.point.kind == 'do' else ''})
-        if self.fault == 'half':
-            self.mirror.halves.set()
+        if self.fault in ('half', 'ahead'):
+            (self.mirror.halves if self.fault == 'half' else self.mirror.ahead).set()
             self.mirror.go.set()
         first.wait_for(self.is_held, self.point.where)
         FAULTS[self.fault][1](self, first, env)
@@ -223,6 +224,11 @@ class Row:
     def halve(self, first, _):
         """The mirror has served only half of the file from the start."""
         self.fails(first)
+
+    def ahead(self, first, _):
+        """The mirror lists files that it does not have, under the name of the suite that is in use."""
+        if first.end():
+            raise Error(f'the run ends with {first.process.returncode}: {last_line(first.said())}')
 
     def fails(self, first):
         """Check that the run fails with one line that says why, and leaves no process behind."""
@@ -330,7 +336,8 @@ SETUPS = {'graft': ungraft, 'refresh': edit}
 CHECKS = {'refresh': check_refreshed, 'deb-source': check_package}
 # {fault: (its name, what it does)}
 FAULTS = {'kill': ('kill -9', Row.kill), 'disk': ('a full disk', Row.fill), 'stop': ('the network stops', Row.stop),
-          'half': ('the mirror serves half a file', Row.halve), 'two': ('two at once', Row.join)}
+          'half': ('the mirror serves half a file', Row.halve), 'ahead': ('the mirror lacks a file', Row.ahead),
+          'two': ('two at once', Row.join)}
 # Paths below build/ that differ between runs
 OWN = ('apt', 'check', 'deb-source', 'kvmsim', 'meson', f'{BASE}/kvm', f'{BASE}/tcg', f'{BASE}/src/{bases.DEVICES}')
 

@@ -43,9 +43,15 @@ class Answer(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):    # pylint: disable=invalid-name
+        mirror = self.server
+        mirror.listed.update(re.findall(r'/dists/(trixie|stable)/', self.path))
+        if mirror.ahead.is_set() and mirror.pattern.search(self.path) and len(mirror.listed) < 2:
+            mirror.held.set()
+            self.send_error(404)
+            return
         try:
-            with self.server.opened(self.path) as (file, size):
-                self.answer(file, size, bool(self.server.pattern.search(self.path)))
+            with mirror.opened(self.path) as (file, size):
+                self.answer(file, size, bool(mirror.pattern.search(self.path)))
         except urllib.error.HTTPError as e:
             self.send_error(e.code)
         except OSError:
@@ -80,7 +86,9 @@ class Mirror(http.server.ThreadingHTTPServer):
     def __init__(self, cache, pattern):
         super().__init__(('127.0.0.1', 0), Answer)
         self.cache, self.pattern, self.opener = cache, re.compile(pattern), upstream()
-        self.held, self.go, self.stopped, self.halves, self.restored = (threading.Event() for _ in range(5))
+        self.held, self.go, self.stopped, self.halves, self.ahead, self.restored = (threading.Event() for _ in range(6))
+        # if AHEAD is set, a file that matches is missing until the lists were read under both names of the suite
+        self.listed = set()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def handle_error(self, *_):    # pylint: disable=arguments-differ
@@ -105,6 +113,7 @@ class Mirror(http.server.ThreadingHTTPServer):
         """Work normally from now on."""
         self.halves.clear()
         self.stopped.clear()
+        self.ahead.clear()
         for event in (self.held, self.go, self.restored):
             event.set()
 
