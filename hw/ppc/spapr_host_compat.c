@@ -19,8 +19,8 @@ static void vm_state_change(void *opaque, bool running, RunState state)
 
     CPU_FOREACH(cs) {
         if (running && POWERPC_CPU(cs)->compat_stale) {
-            error_report("The machine cannot run, because the CPU mode of its"
-                         " last reset or load was refused: reset it"
+            error_report("The machine cannot run, because a CPU mode was"
+                         " refused at the last reset or load: reset it"
                          " (system_reset)");
             vm_stop(RUN_STATE_INTERNAL_ERROR);
             return;
@@ -38,7 +38,7 @@ void spapr_host_compat_init(void)
 
 void spapr_host_compat_reset(SpaprMachineState *spapr)
 {
-    /* Every reset makes a device tree */
+    /* The first reset creates the device tree */
     bool first_reset = !spapr->fdt_blob;
     Error *err = NULL;
     CPUState *cs;
@@ -56,11 +56,11 @@ void spapr_host_compat_reset(SpaprMachineState *spapr)
     if (first_reset || !ppc_host_compat.kvm_hv) {
         exit(EXIT_FAILURE);
     }
-    /* Also if KVM was not asked: these vCPUs are not in the machine's mode */
+    /* Mark all: vCPUs after the refused one were not set either */
     CPU_FOREACH(cs) {
         POWERPC_CPU(cs)->compat_stale = true;
     }
-    /* The main loop would turn a stop from here into prelaunch */
+    /* Not vm_stop(): after the reset, the main loop sets prelaunch */
     qemu_system_vmstop_request_prepare();
     qemu_system_vmstop_request(RUN_STATE_INTERNAL_ERROR);
 }
@@ -69,12 +69,12 @@ void spapr_host_compat_cas_refused(uint32_t pvr, uint32_t before, Error *err)
 {
     bool back = ppc_set_compat_all(before, NULL) >= 0;
 
-    error_prepend(&err, "Cannot run the guest as %s, which it has chosen"
-                  " (ibm,client-architecture-support): ",
+    error_prepend(&err, "Cannot run the guest in CPU mode %s, which it has"
+                  " negotiated (ibm,client-architecture-support): ",
                   ppc_compat_name(pvr));
-    error_append_hint(&err, "The machine is stopped, its CPUs %s %s.\n",
-                      back ? "as before in mode"
-                           : "unusable: KVM does not take back mode",
+    error_append_hint(&err, "The machine is stopped. Its CPUs are %s %s.\n",
+                      back ? "back in mode"
+                           : "unusable: KVM did not restore mode",
                       ppc_compat_name(before));
     ppc_host_compat_hint(&err, pvr);
     error_report_err(err);

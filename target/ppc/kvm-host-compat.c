@@ -1,5 +1,5 @@
 /*
- * Asking KVM, or the host's device tree, for the host's CPU modes
+ * Get the host's CPU modes from KVM or from the host's device tree
  *
  * Copyright (c) 2026 QEMU contributors
  *
@@ -36,14 +36,14 @@ static uint64_t modes_from_kvm(uint32_t cpu_pvr)
     }
     ret = kvm_vm_ioctl(kvm_state, KVM_PPC_GET_COMPAT_CAPS, &caps);
     if (ret == -ENOTTY || ret == -EINVAL) {
-        /* a kernel, or a host, that has no modes to report */
+        /* This kernel or this host has no modes to report */
         return 0;
     }
     modes = caps.compat_capabilities & ppc_host_compat_up_to(cpu_pvr);
     if (!modes) {
         warn_report("KVM_PPC_GET_COMPAT_CAPS: %s (0x%016" PRIx64 "): reading"
                     " the host's CPU modes from its device tree",
-                    ret < 0 ? strerror(-ret) : "no mode of this CPU",
+                    ret < 0 ? strerror(-ret) : "no mode that this CPU has",
                     (uint64_t)caps.compat_capabilities);
     }
     return modes;
@@ -62,7 +62,7 @@ static void read_property(const char *node, const char *name,
     }
 }
 
-/* Returns zero if the CPU nodes have no logical PVR that limits a guest. */
+/* Returns zero if the CPU nodes differ or have no logical PVR >= POWER9. */
 static uint64_t modes_from_device_tree(void)
 {
     g_autoptr(GDir) cpus = g_dir_open(HOST_CPUS, 0, NULL);
@@ -74,7 +74,7 @@ static uint64_t modes_from_device_tree(void)
         char type[sizeof("cpu")] = "";
         uint32_t version = 0;
 
-        /* There can be caches beside the CPUs */
+        /* The directory can also contain caches */
         read_property(node, "device_type", type, sizeof(type));
         if (memcmp(type, "cpu", sizeof(type)) != 0) {
             continue;
