@@ -1,5 +1,5 @@
 /*
- * Refusing, by name, a CPU mode that the host does not allow
+ * Errors and hints for CPU modes that the host does not allow
  *
  * Copyright (c) 2026 QEMU contributors
  *

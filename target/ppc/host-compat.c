@@ -1,9 +1,9 @@
 /*
  * The CPU compatibility modes that the host allows a guest
  *
- * A partition can run in the mode of an older processor.  If a Linux in it is
- * a KVM host, its guests cannot have more than that mode, although the PVR
- * still reads as the newer processor.
+ * A partition can run in the mode of an older processor.  If Linux in the
+ * partition is a KVM host, its guests cannot have more than that mode, although
+ * the PVR still identifies the newer processor.
  *
  * Copyright (c) 2026 QEMU contributors
  *
@@ -13,7 +13,7 @@
 #include "qemu/osdep.h"
 #include "host-compat.h"
 
-/* All modes from POWER9 on, oldest first; a newer one has a higher PVR */
+/* POWER9 and newer modes, oldest first; the PVRs must be ascending */
 static const struct {
     uint64_t bit;
     uint32_t pvr;

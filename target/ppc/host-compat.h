@@ -22,8 +22,8 @@
  * @modes: mask of PPC_HOST_COMPAT_*, zero if not known
  * @cpu_pvr: logical PVR of the host CPU itself
  * @source: where @modes comes from
- * @kvm_hv: KVM HV runs the guest: do not fall back to raw mode if it refuses
- *          another
+ * @kvm_hv: KVM HV runs the guest; if it refuses a mode, do not fall back to
+ *          raw mode
  */
 typedef struct PPCHostCompat {
     uint64_t modes;
@@ -38,7 +38,7 @@ extern PPCHostCompat ppc_host_compat;
  * ppc_host_compat_up_to: a mode and all older ones
  * @pvr: logical PVR
  *
- * Returns: a mask, which is zero if @pvr is not a mode from POWER9 on.
+ * Returns: a mask, or zero if @pvr is not POWER9 mode or a newer one.
  */
 uint64_t ppc_host_compat_up_to(uint32_t pvr);
 
@@ -46,8 +46,8 @@ uint64_t ppc_host_compat_up_to(uint32_t pvr);
  * ppc_host_compat_allows: whether the host allows a guest a mode
  * @pvr: logical PVR, or zero for raw mode, the mode of the host CPU itself
  *
- * Returns: false only if the host's modes are known, and @pvr is a mode from
- * POWER9 on that is not among them.
+ * Returns: false only if the host's modes are known, and @pvr is POWER9 mode
+ * or a newer one that is not among them.
  */
 bool ppc_host_compat_allows(uint32_t pvr);
 
@@ -55,14 +55,15 @@ bool ppc_host_compat_allows(uint32_t pvr);
  * ppc_host_compat_older: the newest allowed mode that is older than @pvr
  * @pvr: logical PVR; UINT32_MAX asks for the newest of all
  *
- * Returns: a logical PVR from POWER9 on, or zero if there is none.
+ * Returns: the logical PVR of POWER9 or newer, or zero if there is none.
  */
 uint32_t ppc_host_compat_older(uint32_t pvr);
 
 /**
- * ppc_host_compat_names: the host's modes as messages list them
+ * ppc_host_compat_names: the host's modes, for use in messages
  *
- * Returns: a string for the caller to free, such as "power9, power10".
+ * Returns: a string such as "power9, power10", or "not known" or "not limited"
+ * if there is no list of modes.  The caller must free it.
  */
 char *ppc_host_compat_names(void);
 
@@ -82,7 +83,7 @@ void ppc_host_compat_hint(Error *const *errp, uint32_t pvr);
  * ppc_host_compat_limit: keep max-cpu-compat within the host's modes
  * @max_compat_pvr: if zero, and the host does not allow raw mode, it becomes
  *                  the host's newest mode
- * @errp: it is a mode that the host does not allow
+ * @errp: set if @max_compat_pvr is a mode that the host does not allow
  */
 void ppc_host_compat_limit(uint32_t *max_compat_pvr, Error **errp);
 

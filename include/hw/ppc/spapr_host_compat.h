@@ -12,28 +12,28 @@
 #include "hw/ppc/spapr.h"
 
 /**
- * spapr_host_compat_init: keep vCPUs from running whose mode was refused,
- *                         until a reset or a load gives them one
+ * spapr_host_compat_init: keep the machine from running after a mode was
+ *                         refused, until a reset or a load sets one
  */
 void spapr_host_compat_init(void);
 
 /**
  * spapr_host_compat_reset: put all vCPUs into the mode of max-cpu-compat
- * @spapr: the machine, its vCPUs reset
+ * @spapr: the machine; its vCPUs must already be reset
  *
- * At the machine's first reset, and without KVM HV, a refusal ends QEMU.
- * Later it stops the machine, before a vCPU can run: the caller completes the
- * reset, so that nothing of the old guest is left.
+ * If the mode is refused at the first reset, or without KVM HV, QEMU exits.
+ * At a later reset, the machine stops before a vCPU can run.  The caller must
+ * complete the reset, so that no state of the old guest remains.
  */
 void spapr_host_compat_reset(SpaprMachineState *spapr);
 
 /**
  * spapr_host_compat_cas_refused: KVM HV refuses the mode that CAS has chosen
  * @pvr: that mode
- * @before: the mode from before, which all vCPUs get back
- * @err: why; freed
+ * @before: the previous mode, which is restored on all vCPUs
+ * @err: the reason; this function frees it
  *
- * Stops the machine, because Linux goes on after a CAS that failed.
+ * Stops the machine, because Linux continues after CAS has failed.
  */
 void spapr_host_compat_cas_refused(uint32_t pvr, uint32_t before, Error *err);
 
