@@ -10,7 +10,7 @@ import re
 import tempfile
 import threading
 
-from lib import judges, mutate
+from lib import ctests, mutate
 from lib.git import BASE_REF
 from lib.queue import entries, queue
 from lib.relink import added_lines, grafted, relink
@@ -57,7 +57,7 @@ def all_faults():
         for edits, _ in files.values():
             for edit in edits:
                 found[edit].add(build)
-                if edit.file in judges.UNIT_FILES:
+                if edit.file in ctests.UNIT_FILES:
                     found[edit].add('unit')
     for edit in outside:
         found[edit] = {*mutate.CLANG, *(['unit'] if edit.file.startswith('target/ppc/host-compat.') else [])}
@@ -87,7 +87,7 @@ def chosen(faults, only):
     if only in queue():
         topics = topic_of()
         return [fault for fault in faults if topics.get((fault.edit.file, fault.edit.line)) == only]
-    raise Unknown(f'{only} is not a topic, FILE or FILE:LINE: there are {", ".join(queue())}, '
+    raise Unknown(f'{only} is not a topic, FILE or FILE:LINE: choose one of {", ".join(queue())}, '
                   f'{", ".join(sorted(added_lines()))}')
 
 
@@ -106,22 +106,22 @@ class Lines:
     """Which tests reach a line."""
 
     def __init__(self):
-        self.reached = judges.reached(progress=say)
+        self.reached = ctests.reached(progress=say)
         self.known, self.tests = collections.defaultdict(set), collections.Counter()
-        for judge in self.reached.values():
-            for name, lines in judge['files'].items():
+        for test in self.reached.values():
+            for name, lines in test['files'].items():
                 self.known[name] |= {int(line) for line in lines}
                 self.tests.update((name, line) for line, (times, _) in lines.items() if times)
 
-    def judges(self, fault):
+    def reaching(self, fault):
         """The tests that can detect FAULT."""
         edit = fault.edit
         near = self.near(edit)
-        for judge in judges.judges():
-            lines = self.reached[judge.name]['files'].get(edit.file, {})
-            if judge.build in fault.builds and (
+        for test in ctests.every():
+            lines = self.reached[test.name]['files'].get(edit.file, {})
+            if test.build in fault.builds and (
                     edit.file.endswith('.h') or any(lines.get(str(line), (0,))[0] for line in near)):
-                yield judge
+                yield test
 
     def near(self, edit):
         """The fault's line and the first line of its statement, or else the nearest ones that gcov counts.
@@ -142,34 +142,34 @@ class Order:
 
     def __init__(self, lines):
         self.lines, self.lock, self.counts = lines, threading.Lock(), collections.defaultdict(collections.Counter)
-        self.seconds = {name: judge['seconds'] for name, judge in lines.reached.items()}
+        self.seconds = {name: test['seconds'] for name, test in lines.reached.items()}
 
-    def rarity(self, fault, judge):
-        """How many lines around FAULT that few other tests reach JUDGE reaches per second."""
-        reached = self.lines.reached[judge.name]['files'].get(fault.edit.file, {})
+    def rarity(self, fault, test):
+        """The lines around FAULT that TEST reaches, per second; a line counts less if more tests reach it."""
+        reached = self.lines.reached[test.name]['files'].get(fault.edit.file, {})
         around = range(fault.edit.line - AROUND, fault.edit.line + AROUND)
         return sum(1 / self.lines.tests[fault.edit.file, line] for line, (times, _) in reached.items()
-                   if times and int(line) in around) / self.seconds[judge.name]
+                   if times and int(line) in around) / self.seconds[test.name]
 
     def of(self, fault, tests):
         with self.lock:
             counts = self.counts[fault.edit.file, fault.edit.function]
             # the unit test comes first because it takes no time
-            return sorted(tests, key=lambda judge: (judge.build != 'unit', -counts[judge.name],
-                                                    -self.rarity(fault, judge)))
+            return sorted(tests, key=lambda test: (
+                test.build != 'unit', -counts[test.name], -self.rarity(fault, test)))
 
-    def add(self, fault, judge):
+    def add(self, fault, test):
         with self.lock:
-            self.counts[fault.edit.file, fault.edit.function][judge.name] += 1
+            self.counts[fault.edit.file, fault.edit.function][test.name] += 1
 
 
 def try_out(fault, tests, binaries, order, env):
     """Run TESTS on BINARIES until one fails, which kills FAULT."""
-    for judge in order.of(fault, tests):
-        patience = max(PATIENCE, 5 * order.seconds[judge.name])
-        if judge.build in binaries and judge.wrong(binaries[judge.build], env, patience):
-            order.add(fault, judge)
-            fault.killer = judge.name
+    for test in order.of(fault, tests):
+        patience = max(PATIENCE, 5 * order.seconds[test.name])
+        if test.build in binaries and test.wrong(binaries[test.build], env, patience):
+            order.add(fault, test)
+            fault.killer = test.name
             break
     return fault
 
@@ -216,7 +216,7 @@ def broken(said, overlay):
 
 def binary(build, home, overlay, names):
     if build == 'unit':
-        return judges.unit_binary(home, overlay, [*FLAGS, '-fsanitize=address,undefined', '-fno-sanitize-recover'])
+        return ctests.unit_binary(home, overlay, [*FLAGS, '-fsanitize=address,undefined', '-fno-sanitize-recover'])
     # any file can include a header
     names = None if any(name.endswith('.h') for name in names) else names
     return relink(build, home, overlay, FLAGS, names)
@@ -224,9 +224,9 @@ def binary(build, home, overlay, names):
 
 def by_itself(fault, lines, order, home):
     """Build QEMU with FAULT only, and run its tests."""
-    tests = list(lines.judges(fault))
+    tests = list(lines.reaching(fault))
     binaries = {}
-    for build in sorted({judge.build for judge in tests}):
+    for build in sorted({test.build for test in tests}):
         overlay = home / build / 'src'
         path = overlay / fault.edit.file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -254,7 +254,7 @@ def try_all(faults, jobs):
             if fault.killer:
                 continue
             if fault.edit.function:
-                going.append(pool.submit(try_out, fault, list(lines.judges(fault)), binaries, order,
+                going.append(pool.submit(try_out, fault, list(lines.reaching(fault)), binaries, order,
                                          {'MUTANT': str(fault.number)}))
             else:
                 going.append(pool.submit(by_itself, fault, lines, order, home / str(fault.number)))

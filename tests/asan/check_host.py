@@ -14,8 +14,8 @@ import tempfile
 from lib.command import Parser, main
 from tests.kvmsim import power
 from tests.kvmsim.chance import MODES, generate, stanza
-from tests.kvmsim.judge import judge
 from tests.kvmsim.machine import write_device_tree
+from tests.kvmsim.model import host_of
 from tests.kvmsim.scenario import parse
 
 HOSTS = 300
@@ -44,7 +44,7 @@ def line_of(settings, limit, root):
 
 
 def expected(settings, limit):
-    host = judge(settings)
+    host = host_of(settings)
     if limit and host.modes and limit not in host.modes:
         return 'refused'
     bits = sum(power.CAPS[power.mode_name(mode)] for mode in host.modes or ())

@@ -13,8 +13,8 @@ import time
 from lib.system import say
 from tests.kvmsim import guest, machine, power
 from tests.kvmsim.chance import generate, stanza
-from tests.kvmsim.judge import judge, records
 from tests.kvmsim.machine import Surprise, has_asan
+from tests.kvmsim.model import host_of, records
 from tests.kvmsim.scenario import parse, step_of
 from tests.kvmsim.steps import Failed, Run
 
@@ -41,7 +41,7 @@ class Fuzz(Run):
 
     def __init__(self, scenario, binary, home):
         super().__init__(scenario, 'patched', binary, home)
-        self.host = judge(scenario.source)
+        self.host = host_of(scenario.source)
         self.calls = self.refusals = 0
         self.done, self.at, self.heard = [], 0, 0
         given = dict(option.split('=') for option in scenario.source['machine'].split(',') if option)

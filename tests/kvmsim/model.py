@@ -50,7 +50,7 @@ def records(data):
     return [*itertools.takewhile(lambda record: not ~record[0] & record[1], listed)]
 
 
-def judge(settings):
+def host_of(settings):
     """The host as QEMU must see it."""
     own = power.MODES[settings['host']]
     # no record has this low half of the PVR

@@ -33,7 +33,7 @@ COUNTING = ['--coverage', '-O0', '-U_FORTIFY_SOURCE']
 GCOV = {'unit': 'gcov', 'kvm': 'powerpc64le-linux-gnu-gcov', 'tcg': 'gcov'}
 
 
-class Judge:
+class Test:
     """A test: its name, its build, a hash of its content, and a function that runs it."""
 
     def __init__(self, name, build, of, wrong):
@@ -71,15 +71,15 @@ def of_scenario(one):
 
 
 @functools.cache
-def judges():
+def every():
     """All tests: the unit test, the scenarios, the cases of tests/hcall."""
-    found = [Judge('unit', 'unit', ''.join((TOP / name).read_text() for name in (UNIT_TEST, *UNIT_FILES)), unit)]
+    found = [Test('unit', 'unit', ''.join((TOP / name).read_text() for name in (UNIT_TEST, *UNIT_FILES)), unit)]
     for name, one in scenarios.read_all().items():
-        found.append(Judge(name, 'kvm', of_scenario(one), functools.partial(on_kvm, one)))
+        found.append(Test(name, 'kvm', of_scenario(one), functools.partial(on_kvm, one)))
     programs = ''.join(path.read_text() for path in sorted((TOP / 'tests/hcall').iterdir()) if path.is_file())
     for whose, name, check in cases.checks(scratch().name):
         if whose == cases.OURS:
-            found.append(Judge(name, 'tcg', name + programs, functools.partial(on_tcg, check)))
+            found.append(Test(name, 'tcg', name + programs, functools.partial(on_tcg, check)))
     return found
 
 
@@ -122,15 +122,15 @@ def counted(build, out, home):
     return found
 
 
-def reach(judge, binary, out):
-    """Run JUDGE on an instrumented BINARY in OUT: {file: {line: (times, [times of each branch])}}, and seconds."""
+def reach(test, binary, out):
+    """Run TEST on an instrumented BINARY in OUT: {file: {line: (times, [times of each branch])}}, and seconds."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='gcov-') as home:
-        wrong = judge.wrong(binary, {'GCOV_PREFIX': home, 'GCOV_PREFIX_STRIP': '99'})
+        wrong = test.wrong(binary, {'GCOV_PREFIX': home, 'GCOV_PREFIX_STRIP': '99'})
         if wrong:
-            raise Error(f'{judge.name} fails on the instrumented build: {wrong}')
+            raise Error(f'{test.name} fails on the instrumented build: {wrong}')
         found = {}
-        for name, rows in counted(judge.build, out, pathlib.Path(home)).items():
+        for name, rows in counted(test.build, out, pathlib.Path(home)).items():
             add(found.setdefault(name, {}), {str(row['line_number']): (
                 row['count'], [branch['count'] for branch in row['branches']]) for row in rows})
         return found, time.monotonic() - began
@@ -160,31 +160,31 @@ def measured():
 
 
 def reached(again=False, progress=lambda text: None):
-    """What each judge reaches ("files") and its "seconds"; measures all if AGAIN, or else what is unknown."""
+    """What each test reaches ("files") and its "seconds"; measures all if AGAIN, or else what is unknown."""
     now = {'sources': sources(), 'simulator': simulator()}
     # keep what is known if only the simulator changed: its internals hardly affect which lines a test reaches
     then = {} if again else measured()
-    known = then['judges'] if then.get('sources') == now['sources'] else {}
-    known = {judge.name: known[judge.name] for judge in judges() if known.get(judge.name, {}).get('key') == judge.key}
-    missing = [judge for judge in judges() if judge.name not in known]
+    known = then.get('tests', {}) if then.get('sources') == now['sources'] else {}
+    known = {test.name: known[test.name] for test in every() if known.get(test.name, {}).get('key') == test.key}
+    missing = [test for test in every() if test.name not in known]
     try:
         measure(missing, known, progress)
     finally:
-        write_whole(REACHED, json.dumps({**now, 'judges': known}))
+        write_whole(REACHED, json.dumps({**now, 'tests': known}))
     return known
 
 
 def measure(missing, known, progress):
-    """Measure what each judge in MISSING reaches, and add it to KNOWN."""
+    """Measure what each test in MISSING reaches, and add it to KNOWN."""
     machine.END = cases.END = signal.SIGTERM
     with tempfile.TemporaryDirectory(prefix='gcov-') as home, machine.workers(JOBS) as pool:
         home = pathlib.Path(home)
-        binaries = {build: instrumented(build, home / build) for build in sorted({judge.build for judge in missing})}
-        results = pool.map(lambda judge: reach(judge, binaries[judge.build], home / judge.build), missing)
+        binaries = {build: instrumented(build, home / build) for build in sorted({test.build for test in missing})}
+        results = pool.map(lambda test: reach(test, binaries[test.build], home / test.build), missing)
         try:
-            for number, (judge, (files, seconds)) in enumerate(zip(missing, results), 1):
-                progress(f'{number} of {len(missing)}: {judge.name}')
-                known[judge.name] = {'key': judge.key, 'seconds': seconds, 'files': files}
+            for number, (test, (files, seconds)) in enumerate(zip(missing, results), 1):
+                progress(f'{number} of {len(missing)}: {test.name}')
+                known[test.name] = {'key': test.key, 'seconds': seconds, 'files': files}
         finally:
             machine.END = cases.END = signal.SIGKILL
 
@@ -206,14 +206,14 @@ def changed_lines(old, new):
 
 
 def touched():
-    """The judges that changed since the last measurement, or that reach a line that changed."""
+    """The tests that changed since the last measurement, or that reach a line that changed."""
     then, now = measured(), sources()
     lines = {name: {str(line) for line in changed_lines(text.splitlines(), now.get(name, '').splitlines())}
              for name, text in then.get('sources', {}).items() if text != now.get(name)}
     other = then.get('simulator') != simulator()
-    for judge in judges():
-        known = then.get('judges', {}).get(judge.name, {})
+    for test in every():
+        known = then.get('tests', {}).get(test.name, {})
         reaches = any(known['files'].get(name, {}).get(line, (0,))[0] for name in lines for line in lines[name]) \
             if known else True
-        if reaches or known.get('key') != judge.key or (judge.build == 'kvm' and other):
-            yield judge, known
+        if reaches or known.get('key') != test.key or (test.build == 'kvm' and other):
+            yield test, known
