@@ -125,34 +125,20 @@ def refuse_commands(rows):
         yield f'refuse {vcpu} {value} {error} {int(poison)}'
 
 
-def has_asan(qemu):
-    """Whether QEMU was built with AddressSanitizer."""
-    return b'libasan.so' in pathlib.Path(qemu).read_bytes()
-
-
-def has_sanitizers(qemu):
-    return b'libubsan.so' in pathlib.Path(qemu).read_bytes() or has_asan(qemu)
-
-
 def emulator(qemu, home):
-    """The user-mode emulator, with the libraries to preload into QEMU."""
-    if not has_sanitizers(qemu):
-        return [roots.user_emulator(), '-E', f'LD_PRELOAD={library()}']
+    """The user-mode emulator, with the library to preload into QEMU."""
+    command = [roots.user_emulator(), '-E', f'LD_PRELOAD={library()}']
+    if b'libubsan.so' not in pathlib.Path(qemu).read_bytes():
+        return command
     # link only the compiler's runtimes: their directory also has an older C library
     runtimes = home / 'runtimes'
     runtimes.mkdir()
-    for name in ('libasan.so', 'libubsan.so', 'libstdc++.so.6'):
+    for name in ('libubsan.so', 'libstdc++.so.6'):
         found = subprocess.run([COMPILER, f'-print-file-name={name}'], stdout=subprocess.PIPE,
                                check=True, text=True).stdout.strip()
         real = pathlib.Path(found).resolve()
         (runtimes / '.'.join(real.name.split('.')[:3])).symlink_to(real)
-    preload = f'{library()}'
-    if has_asan(qemu):
-        preload = ':'.join([*map(str, runtimes.glob('libasan*')), preload])
-    # without fixed addresses, AddressSanitizer executes itself again, which fails under the emulator
-    return ['setarch', '-R', roots.user_emulator(), '-E', f'LD_PRELOAD={preload}',
-            '-E', f'LD_LIBRARY_PATH={runtimes}', '-E', 'ASAN_OPTIONS=detect_leaks=0',
-            '-E', 'UBSAN_OPTIONS=print_stacktrace=1']
+    return [*command, '-E', f'LD_LIBRARY_PATH={runtimes}', '-E', 'UBSAN_OPTIONS=print_stacktrace=1']
 
 
 def vcpus_of(settings):
