@@ -1,15 +1,14 @@
 /*
- * What a Linux on POWER sees of its CPU and its KVM; init of the guest
+ * Report what Linux on POWER sees of its CPU and KVM; also the init of L2
  *
  * Copyright (c) 2026 QEMU contributors
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * As process 1 of L2 it reports, then takes orders from its console, a line
- * each: "report", "reboot", "online N", "write TEXT".  Run on a KVM host it
- * reports once, with what is known there of the machine and of its KVM.  With
- * the argument "work", L2 works meanwhile, and each report says what the work
- * found.
+ * As process 1 of L2, it reports, and then reads commands from its console, one
+ * per line: "report", "reboot", "online N".  On a KVM host, it reports once,
+ * including the machine and KVM.  With the argument "work", L2 also runs the
+ * workers of work.c, and each report includes their results.
  *
  * A line of a report is "probe: KEY=VALUE"; the last is "probe: end".
  */
@@ -190,8 +189,8 @@ static bool write_one(const char *path)
 }
 
 /*
- * The kernel takes a plugged CPU in from a work queue, and tells nobody who
- * has no network: ask again until it is there.
+ * The kernel adds a plugged CPU asynchronously, from a work queue, and this
+ * program does not receive uevents: try until the CPU exists.
  */
 static void online(const char *cpu)
 {
@@ -219,8 +218,6 @@ static void obey(char *order)
     } else if (!strncmp(order, "online ", 7)) {
         online(order + 7);
         report(false);
-    } else if (!strncmp(order, "write ", 6)) {
-        printf("probe: said=%s\nprobe: end\n", order + 6);
     } else if (*order) {
         printf("probe: error=unknown order %s\nprobe: end\n", order);
     }
