@@ -1,9 +1,9 @@
 /*
- * The control socket: one command a line, one answer a line.
+ * The control socket: one command per line, one answer per line.
  *
- * Commands set what the simulated kernel answers, make the guest do
- * something, and ask what KVM has come to hold.  An answer begins with "ok"
- * or "no"; a line that begins with "event" answers nothing.
+ * Commands set the answers of the simulated kernel, make the guest do
+ * something, and query the state of KVM.  An answer begins with "ok" or "no"; a
+ * line that begins with "event" is not an answer.
  *
  * Copyright (c) 2026 QEMU contributors
  *
@@ -57,8 +57,8 @@ static int errno_of(const char *name)
 }
 
 /*
- * Each command gets its words, and says "ok..." or "no..." itself or returns
- * NULL for plain "ok" or why not.
+ * A command returns NULL to answer "ok", a reason to answer "no REASON", or
+ * "silent" if it has printed its own answer.
  */
 typedef const char *Command(char **words);
 
@@ -176,16 +176,18 @@ static const char *do_hypercall(char **words)
     guest.sequence++;
     guest.pending = true;
     guest.called = guest.idle = false;
+    if (write(guest.doorbell, &ring, sizeof(ring)) < 0) {
+        return "the doorbell does not work";
+    }
     fprintf(out, "ok %u\n", guest.sequence);
-    return write(guest.doorbell, &ring, sizeof(ring)) < 0 ? "no doorbell"
-                                                          : silent;
+    return silent;
 }
 
-/* What the last hypercall returned, also where the guest has not run since */
+/* What the last hypercall returned, even if the guest has not run since */
 static const char *do_result(char **words)
 {
     if (!vcpus || !guest.called) {
-        return "no hypercall was made";
+        return "the guest has made no hypercall";
     }
     fprintf(out, "ok %ld\n", (long)vcpus->run->papr_hcall.ret);
     return silent;
@@ -226,7 +228,7 @@ static const char *do_counts(char **words)
 
 static const struct {
     const char *name;
-    int words;                  /* at least so many follow the name */
+    int words;                  /* minimum that follows the name */
     Command *run;
 } commands[] = {
     { "go", 0, do_go },
@@ -265,7 +267,7 @@ static const char *run_command(char *line)
     return "no such command";
 }
 
-/* One command; false when the runner has gone. */
+/* Read and run a command; return false if the runner closed the socket. */
 static bool read_command(char **line, size_t *size, bool lock)
 {
     const char *why;
@@ -315,10 +317,11 @@ void control_start(void)
     copy = fd ? dup(atoi(fd)) : -1;
     out = copy >= 0 ? fdopen(copy, "we") : NULL;
     if (!in || !out || guest.doorbell < 0) {
-        fprintf(stderr, "kvmsim: KVMSIM_FD is no control socket\n");
+        fprintf(stderr, "kvmsim: cannot open the control socket in KVMSIM_FD: "
+                "start QEMU with scripts/kvmsim\n");
         exit(EXIT_FAILURE);
     }
-    /* the listening thread is inside getline() when exit() wants all streams */
+    /* exit() locks all streams, but the thread holds this one in getline() */
     __fsetlocking(in, FSETLOCKING_BYCALLER);
     while (!started) {
         if (!read_command(&line, &size, false)) {
