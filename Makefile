@@ -136,7 +136,7 @@ check: kvm tcg kvm-ubsan unit
 hooks:
 	@hook=$$(git rev-parse --git-path hooks)/pre-commit; \
 	    [ ! -e "$$hook" ] || cmp -s tests/lint/pre-commit "$$hook" || \
-	    { echo "make hooks: $$hook is there already: move it away first" >&2; exit 1; }; \
+	    { echo "make hooks: $$hook exists already: move it, then run make hooks again" >&2; exit 1; }; \
 	    mkdir -p "$${hook%/*}" && cp tests/lint/pre-commit "$$hook" && echo "$$hook lints what a commit changes"
 
 clean:

@@ -91,7 +91,7 @@ def check(suite):
 
 def check_all():
     parser = Parser(description=__doc__)
-    parser.add_argument('suites', nargs='*', metavar='SUITE', help=f'{" or ".join(SUITES)}; both without one')
+    parser.add_argument('suites', nargs='*', metavar='SUITE', help=f'{" or ".join(SUITES)}; both by default')
     suites = parser.parse_args().suites or SUITES
     for wrong in {*suites} - {*SUITES}:
         parser.error(f'{wrong} is not one of {", ".join(SUITES)}')

@@ -24,7 +24,8 @@ NEXT = ('+b1', '+deb1u1', '.1')
 
 def compare(a, relation, b):
     if subprocess.run(['dpkg', '--compare-versions', a, relation, b], check=False).returncode:
-        raise Error(f'version {a} is not {relation} {b}: change LOCAL in scripts/lib/package.py')
+        raise Error(f'version {a} must sort {"above" if relation == "gt" else "below"} {b}: '
+                    'change LOCAL in scripts/lib/package.py')
 
 
 def next_version(version):

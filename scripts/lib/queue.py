@@ -84,7 +84,7 @@ def queue(folder=SERIES):
     for topic in found.values():
         for name in topic.needs:
             if name not in found:
-                raise Error(f'series/{topic.name}/cover.txt: {name} is not a topic: there are {", ".join(found)}')
+                raise Error(f'series/{topic.name}/cover.txt: {name} is not a topic: choose one of {", ".join(found)}')
     order = graphlib.TopologicalSorter({name: topic.needs for name, topic in found.items()})
     try:
         order.prepare()
@@ -105,7 +105,7 @@ def with_needs(topics, names):
     while rest:
         name = rest.pop()
         if name not in topics:
-            raise Unknown(f'{name} is not a topic: there are {", ".join(topics)}')
+            raise Unknown(f'{name} is not a topic: choose one of {", ".join(topics)}')
         if name not in wanted:
             wanted.add(name)
             rest += topics[name].needs

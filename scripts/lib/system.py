@@ -72,8 +72,8 @@ def run(command, **kwargs):
         return subprocess.run(command, check=True, universal_newlines=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs).stdout
     except FileNotFoundError:
-        raise Error(f'{command[0]} is not installed: run ./configure, which names '
-                    'or installs what is missing') from None
+        raise Error(f'{command[0]} is not installed: run ./configure, which installs '
+                    'it or prints the command that does') from None
     except subprocess.CalledProcessError as e:
         words = [line for line in (e.stderr or e.stdout).splitlines() if line.strip()]
         errors = [line for line in words if line.startswith(('E:', 'error:', 'fatal:'))]

@@ -27,7 +27,7 @@ def check():
         said = dict(cases.lines([str(qemu)], options, '1', PATIENCE))
     if 'TAKEN' not in said:
         raise Error(f'the guest hangs: no answer in {PATIENCE} seconds')
-    print(f'{said["TAKEN"]} lists were taken')
+    print(f'CAS accepted {said["TAKEN"]} lists')
 
 
 if __name__ == '__main__':

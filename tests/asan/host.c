@@ -1,8 +1,8 @@
 /*
- * The C that asks for the host's CPU modes, on hosts that are told to it
+ * Run the code that queries the host's CPU modes, on hosts from standard input
  *
- * User-mode emulation cannot start a QEMU with AddressSanitizer, so that C is
- * built for this machine here.  Each line of standard input is a host:
+ * User-mode emulation cannot start a QEMU with AddressSanitizer, so build only
+ * that code, for this machine.  Each line of standard input is a host:
  *
  *   DIRECTORY LOGICAL-PVR EXTENSION ERRNO BITS MAX-CPU-COMPAT
  *

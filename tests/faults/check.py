@@ -353,7 +353,7 @@ def inject(row, scratch):
     if os.geteuid():
         return Point(name, skip='needs root, to mount an overlay')
     if point.kind == 'get' and not mirror().startswith('http://'):
-        return Point(name, skip=f'{mirror()} cannot be reached through a proxy that fails')
+        return Point(name, skip=f'{mirror()} does not use http, which the faulty proxy needs')
     place = pathlib.Path(scratch, re.sub(r'\W+', '-', name))
     place.mkdir()
     done = subprocess.run([*ALONE, sys.executable, '-m', 'tests.faults.check', '--alone', name, place], cwd=TOP,

@@ -5,14 +5,14 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What it is told is the number that the lists begin with.
+ * It reads the seed of the lists from its console.
  */
 
 #include "partition.h"
 
 #define H_CAS       0xf002
 #define CALLS       200
-#define RECORDS     512     /* so many QEMU looks at */
+#define RECORDS     512     /* QEMU reads no more */
 #define LIST        0x400000
 #define TREE        0x800000
 #define TREE_SIZE   0x100000
@@ -35,7 +35,7 @@ static uint32_t *put_record(uint32_t *at, uint32_t mask, uint32_t pvr)
     return at + 2;
 }
 
-/* Any number of records, and five vectors that ask for nothing */
+/* A random number of records, and five option vectors without requests */
 static void fill(uint32_t *at)
 {
     static const uint32_t pvrs[] = {

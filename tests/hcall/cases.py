@@ -188,7 +188,7 @@ def check_l2(command, options, case, wanted):
             found = tuple(words[1:])
     if found == wanted or (found and wanted and all(map(re.fullmatch, wanted, found))):
         return None
-    return f'L2 leaves with {found}; expected {wanted}'
+    return f'L2 exits with {found}; expected {wanted}'
 
 
 def check_refused(command, options, wanted):
@@ -221,7 +221,7 @@ def checks(scratch, topic=None):
     for case, (of, apis, *wanted) in LEAVES.items():
         for api in apis if topic in (None, of) else ():
             for whose, leave in zip((OURS, THEIRS), wanted):
-                yield (whose, f'{api}, {case}: L2 ' + (f'leaves with {", ".join(leave)}' if leave else 'never leaves'),
+                yield (whose, f'{api}, {case}: L2 ' + (f'exits with {", ".join(leave)}' if leave else 'never exits'),
                        functools.partial(check_l2, options=[*options(api), *MORE.get(case, ())], case=case,
                                          wanted=leave))
 

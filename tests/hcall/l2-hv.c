@@ -15,7 +15,7 @@
 #define HOST_RADIX              (1ULL << 63)
 #define ROOT_OF_13_BITS         13
 
-/* QEMU reads and writes both as its own host does, which is little-endian */
+/* QEMU accesses both in the byte order of its host, which is little-endian */
 static struct {
     uint64_t version;
     uint32_t lpid;
@@ -84,7 +84,7 @@ uint64_t enter_l2(const struct entry *entry)
     hypervisor.hdec = swap(entry->hdec);
     hypervisor.dpdes = swap(entry->dpdes);
     __asm__ volatile("mftb %0" : "=r"(now));
-    /* the guest goes on with the decrementer of the partition, 32 bits */
+    /* with this API, the guest inherits the partition's 32-bit decrementer */
     __asm__ volatile("mtdec %0" : :
                      "r"(entry->dec - now < INT32_MAX ? entry->dec - now :
                          INT32_MAX));

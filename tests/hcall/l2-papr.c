@@ -193,7 +193,7 @@ uint64_t l2_dpdes(void)
     return get(DPDES);
 }
 
-/* Only the output buffer has those of the interrupt that the guest left by */
+/* Only the output buffer has those of the interrupt that caused the exit */
 uint64_t l2_hdsisr(void)
 {
     return find(&out, HDSISR);

@@ -1,13 +1,14 @@
 /*
- * A partition of a few instructions that runs a guest of even fewer
+ * A minimal partition that runs an even smaller guest
  *
  * Copyright (c) 2026 QEMU contributors
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * It reads the name of a case, enters the guest, and prints why the guest
- * left and what else the case shows: "RUN VECTOR VALUE".  Before that it
- * enters one whose time ends, so that HDEC is one that has expired.
+ * It first runs a guest until HDEC expires, so that every case starts with an
+ * HDEC that has expired.  Then it reads the name of a case, runs its guest, and
+ * prints the vector of its exit and a value that depends on the case:
+ * "RUN VECTOR VALUE".
  */
 
 #include "l2.h"
@@ -36,9 +37,10 @@
 /* Ticks until something expires */
 #define SOON                    (1ULL << 25)
 #define LATER                   (1ULL << 40)
-/* ... HDEC that is not to come at all: in its low 56 bits before SOON */
+/* ... until HDEC, which must not expire; BEYOND would if cut to 56 bits */
 #define NEVER                   (-(1ULL << 40))
 #define BEYOND                  ((1ULL << 60) + SOON / 2)
+/* ... until HDEC, which has expired already */
 #define OVER                    (-1ULL)
 
 /* What "set" sets its decrementer to */
@@ -51,8 +53,8 @@
 #define MSGSNDP_9               ".long 0x7c00491c"
 
 /*
- * The guest: what it does, and its interrupts, which call its hypervisor.
- * The partition has the same: its own calls do nothing, and it goes on.
+ * The guest's code and its interrupt handlers, which call its hypervisor.  The
+ * partition has the same handlers: their calls do nothing, and it continues.
  */
 #define INTERRUPT(vector) \
     ".org " #vector " - 0x300\n" \
@@ -94,7 +96,7 @@ __asm__(
     "   std     9, loaded@l(10)\n"
     "1: ld      10, 0(9)\n"
     "   b       1b\n"
-    /* across a boundary it would be an alignment interrupt */
+    /* a prefixed instruction across 64 bytes gets an alignment interrupt */
     ".balign 64\n"
     "invalid:\n"
     "   .long   0x07ffffff, 0\n"
@@ -117,7 +119,7 @@ extern const char second[];
 
 static uint64_t roots[1 << 13] __attribute__((aligned(1 << 16)));
 static uint64_t pages[1 << 9] __attribute__((aligned(1 << 12)));
-/* The guest has it a GiB higher */
+/* 1 GiB higher in the guest */
 static uint64_t *const processes = (uint64_t *)0x100000;
 
 /* The guest has loaded what "stale" loads */
@@ -151,7 +153,7 @@ static uint64_t timebase(void)
     return tb;
 }
 
-/* When the partition was reset, whose memory outlives that; or 0 */
+/* The timebase when the partition was reset, or 0; its memory survives that */
 static uint64_t rebooted;
 
 static void reboot(void)
@@ -192,9 +194,9 @@ static void second_reboots(void)
 }
 
 /*
- * Partition-scoped: 1 GiB as it is, again above that as not referenced yet,
- * as not changed yet, and as it is.  For the guest's own tables, which are the
- * same, the fifth is not changed yet.
+ * Map the first GiB at five addresses: normally, not referenced yet, not
+ * changed yet, and normally again, all for the partition-scoped tables.  The
+ * fifth is for the guest's own tables, which are the same: not changed yet.
  */
 static void map_memory(void)
 {
@@ -213,7 +215,7 @@ static void map_processes(void)
     pages[1] |= PTE_R | PTE_C;
 }
 
-/* Let the interrupt come that the partition itself has pending */
+/* Unmask the external interrupt that the partition itself has pending */
 static void accept_external(void)
 {
     hcall(H_CPPR, 0xff, 0, 0, 0, 0);
@@ -261,19 +263,19 @@ static uint64_t invalidated(void)
 
 static uint64_t expiry;
 
-/* How long after it was to come does the decrementer expire? */
+/* How late does the decrementer expire, in units of 2 * SOON? */
 static uint64_t delay(void)
 {
     return (l2_dec() - expiry + SOON) / (2 * SOON);
 }
 
-/* How much of what the guest set its decrementer to is left, in halves? */
+/* How many halves of the decrementer value that the guest set are left? */
 static uint64_t left(void)
 {
     return (l2_dec() - timebase()) / (GUEST_SETS / 2);
 }
 
-/* The partition's own decrementer, as one that expires at a timebase */
+/* The timebase at which the partition's own decrementer expires */
 static uint64_t own_expiry(void)
 {
     uint64_t dec;
@@ -290,7 +292,7 @@ static void set_own(void)
     before = own_expiry();
 }
 
-/* How far is it from where it was before the guest ran? */
+/* How far has the guest moved it, in units of SOON? */
 static uint64_t moved(void)
 {
     return (own_expiry() - before + SOON / 2) / SOON;
@@ -298,7 +300,7 @@ static uint64_t moved(void)
 
 static uint64_t hdec_expiry;
 
-/* How long after its time did HDEC make the guest leave? */
+/* How late did HDEC make the guest exit, in units of 65536 ticks? */
 static uint64_t lateness(void)
 {
     return (timebase() - hdec_expiry) / (1 << 16);

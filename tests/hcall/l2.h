@@ -31,7 +31,7 @@ struct entry {
  */
 void create_l2(const uint64_t *roots, uint64_t processes);
 
-/* The guest's timebase is ahead of the partition's by so many ticks */
+/* Sets the guest's timebase ahead of the partition's by @ticks */
 void shift_timebase(uint64_t ticks);
 
 /* Does the hypervisor still know the guest that was created last? */
@@ -40,7 +40,7 @@ bool l2_is_known(void);
 /* Returns the vector that the guest left with */
 uint64_t enter_l2(const struct entry *entry);
 
-/* Drop what any CPU has kept of the guest's tables; returns the call's result */
+/* Invalidates the guest's translations on all CPUs; returns the result */
 int64_t invalidate_l2(void);
 /* The same by a call that names the partition's own tables (v2 only) */
 int64_t invalidate_own(void);

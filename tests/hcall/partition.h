@@ -5,8 +5,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * It stands where firmware would, big-endian, and has the first virtual
- * terminal.  The program is partition().
+ * It replaces the firmware, is big-endian, and has the first virtual terminal.
+ * partition() is the program.
  */
 
 #ifndef HCALL_PARTITION_H
@@ -25,9 +25,9 @@ extern uint64_t r4;
 
 void partition(void);
 
-/* A call with r3 to r9, which also come back: for any CPU */
+/* Makes a hypercall with @r as r3 to r9, and updates @r; for any CPU */
 void call(uint64_t r[7]);
-/* The same for the first one */
+/* Makes a hypercall, returns r3 and sets r4; for the first CPU only */
 int64_t hcall(uint64_t token, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
               uint64_t e);
 
@@ -38,7 +38,7 @@ void put_text(const char *text);
 void put_hex(uint32_t value);
 void put_number(int64_t value);
 
-/* A guest of the nested PAPR API; returns what stands for it in further calls */
+/* Creates a guest of the nested PAPR API; returns its ID for other calls */
 uint64_t create_guest(void);
 
 #endif

@@ -63,8 +63,7 @@ def table(runs):
     lines += [(kind, *(str(run['kinds'][phase].get(kind, 0)) for phase in ('start', 'cas') for run in runs))
               for kind in kinds]
     lines.append(('all', *(str(run[phase]) for phase in ('start', 'cas') for run in runs)))
-    lines.append(('a vCPU', *(f'{run[phase] / run["vcpus"]:.1f}'
-                              for phase in ('start', 'cas') for run in runs)))
+    lines.append(('per vCPU', *(f'{run[phase] / run["vcpus"]:.1f}' for phase in ('start', 'cas') for run in runs)))
     widths = [max(len(line[i]) for line in lines) for i in range(len(heads) + 1)]
     for first, *rest in lines:
         yield '  '.join([first.ljust(widths[0]), *(n.rjust(w) for n, w in zip(rest, widths[1:]))])
@@ -82,7 +81,7 @@ def bench(binaries, say):
         print('\n'.join(table(runs)))
         ours, theirs = runs
         print(f'patched: {ours["start"] - theirs["start"]} more at start; '
-              f'{ours["cas_a_vcpu"]} a vCPU during CAS instead of {theirs["cas_a_vcpu"]}', flush=True)
+              f'{ours["cas_a_vcpu"]} per vCPU during CAS instead of {theirs["cas_a_vcpu"]}', flush=True)
         rows += runs
     BUILD.mkdir(exist_ok=True)
     (BUILD / 'bench.json').write_text(json.dumps({'runs': rows}, indent=1) + '\n')

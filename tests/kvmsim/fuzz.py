@@ -118,7 +118,7 @@ class Fuzz(Run):
             raise Failed(f'QEMU does not start: {self.last_words()}')
 
     def check_signs(self):
-        self.check_modelled()
+        self.check_modeled()
         fresh, self.heard = self.source.messages[self.heard:], len(self.source.messages)
         for line in fresh:
             if any(sign in line for sign in BAD_SIGNS):
@@ -294,6 +294,6 @@ def run_seeds(path, first, seconds):
                     bad.append(seed)
                     print(f'seed {seed}: {wrong}', flush=True)
     rate = calls / (time.monotonic() - began)
-    print(f'{runs} scenarios, {calls} CAS calls ({rate:.1f} a second), {refusals} modes refused by KVM: '
+    print(f'{runs} scenarios, {calls} CAS calls ({rate:.1f} per second), {refusals} modes refused by KVM: '
           + (f'failed: seeds {", ".join(map(str, bad))}' if bad else 'clean'))
     return bool(bad)

@@ -30,7 +30,7 @@
 
 /* What mmap() of a vCPU gives: the kvm_run structure, alone in a page. */
 #define RUN_SIZE                65536
-/* The page size that QEMU is shown, as KVM hosts have it. */
+/* The page size that QEMU sees: that of a KVM host with 64 KiB pages. */
 #define HOST_PAGE_SIZE          65536
 
 typedef enum { NOT_OURS, SYSTEM, VM, VCPU } FileKind;
@@ -49,8 +49,8 @@ typedef struct Vcpu {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
     Reg reg[REGS_PER_VCPU];     /* open addressing; an id of 0 is free */
-    uint32_t compat;            /* the last ARCH_COMPAT that was taken */
-    bool sane;                  /* false: no valid one since a refused one */
+    uint32_t compat;            /* the last ARCH_COMPAT accepted */
+    bool sane;                  /* false: poisoned, and no valid mode since */
 } Vcpu;
 
 /* How one value of ARCH_COMPAT is refused; -1 stands for any. */
@@ -64,9 +64,9 @@ typedef struct Refusal {
 typedef struct CompatCaps {
     uint64_t bits;
     uint64_t size;              /* of the structure, as this kernel knows it */
-    int error;                  /* answered instead, */
-    int times;                  /* so often; -1: for ever */
-    int64_t size_back;          /* written with the error; -1: nothing is */
+    int error;                  /* if not 0, fail with this errno, ... */
+    int times;                  /* ... this many times; -1: always */
+    int64_t size_back;          /* size to write with the error; -1: none */
 } CompatCaps;
 
 typedef struct Kernel {
@@ -74,7 +74,7 @@ typedef struct Kernel {
     CompatCaps caps;
     Refusal refusal[64];
     int refusals;
-    unsigned long refused;      /* so often was a mode refused */
+    unsigned long refused;      /* refusals since the last "refused" command */
     int threads_per_core;
 } Kernel;
 
@@ -110,7 +110,7 @@ Handler vcpu_get_regs, vcpu_set_regs, vcpu_get_sregs, vcpu_set_sregs,
 bool vm_set_extension(long extension, int value);
 const char *vm_extension_name(long extension);
 
-/* Copy LEN bytes from or to guest memory; how many of them there was RAM for */
+/* Copy LEN bytes from or to guest memory; return how many are in RAM. */
 size_t vm_copy(uint64_t address, void *bytes, size_t len, bool to_guest);
 
 Vcpu *vcpu_new(int id, struct kvm_run *run);
@@ -121,7 +121,7 @@ void sim_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* One line in the trace. */
 void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool sim_trace_to(const char *path);
-/* Every counter that is not 0, then 0 in all of them. */
+/* Pass each counter that is not 0 to PUT, and reset it. */
 void sim_counts(void (*put)(const char *name, unsigned long count));
 
 /* Read the settings from the control socket, then listen to it. */

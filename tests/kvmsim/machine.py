@@ -56,7 +56,8 @@ def library():
                      *sorted(path for path in sources if path.suffix == '.c'), '-ldl', '-pthread'],
                     stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
             except FileNotFoundError:
-                raise Error(f'{COMPILER} is not installed: run ./configure, which installs or names it') from None
+                raise Error(f'{COMPILER} is not installed: run ./configure, which installs it or prints the command '
+                            'that does') from None
             if made.returncode:
                 raise Error(f'building the simulated KVM failed:\n{made.stderr}')
             half.rename(LIBRARY)
@@ -152,7 +153,7 @@ class Machine:
         self.settings, self.home = settings, home
         self.env, self.patience = env or {}, patience or PATIENCE
         self.stderr, self.messages, self.traces, self.events = [], [], [], []
-        self.replies, self.unmodelled = collections.deque(), []
+        self.replies, self.unmodeled = collections.deque(), []
         self.qmp, self.qmp_replies = b'', collections.deque()
         self.greeted = self.negotiated = False
         self.control_rest = self.stderr_rest = b''
@@ -255,8 +256,8 @@ class Machine:
             kind, _, rest = line.decode().partition(' ')
             if kind != 'event':
                 self.replies.append((kind, rest))
-            elif rest.startswith('unmodelled'):
-                self.unmodelled.append(rest)
+            elif rest.startswith('unmodeled'):
+                self.unmodeled.append(rest)
             else:
                 self.events.append({'event': rest})
 

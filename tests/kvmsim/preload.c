@@ -1,6 +1,6 @@
 /*
- * The calls of libc that the simulated /dev/kvm stands in front of, and the
- * table of the ioctls that it answers.
+ * The libc functions that the simulated /dev/kvm replaces, and the table of the
+ * ioctls that it handles.
  *
  * Copyright (c) 2026 QEMU contributors
  *
@@ -67,7 +67,7 @@ void sim_trace(const char *format, ...)
 
 static int new_file(FileKind kind)
 {
-    /* a memory file, so that mmap() of a vCPU needs nothing from us */
+    /* a memfd, so that mmap() of a vCPU works without a replacement */
     int fd = memfd_create("kvmsim", MFD_CLOEXEC);
 
     if (fd < 0 || fd >= MAX_FD || ftruncate(fd, RUN_SIZE)) {
@@ -112,13 +112,13 @@ static long create_vcpu(Vcpu *vcpu, void *arg)
     return fd;
 }
 
-/* For calls whose effect nothing in a simulated guest can see. */
+/* For ioctls that have no visible effect on a simulated guest. */
 static long nothing(Vcpu *vcpu, void *arg)
 {
     return 0;
 }
 
-/* The hash table of a guest that never made an entry: nothing to read */
+/* The guest never adds an entry to its hash table, so the file is empty. */
 static long htab_fd(Vcpu *vcpu, void *arg)
 {
     return memfd_create("kvmsim-htab", MFD_CLOEXEC);
@@ -130,8 +130,8 @@ static long not_in_this_kernel(Vcpu *vcpu, void *arg)
 }
 
 /*
- * The ioctls, the more special row first.  SUBJECT narrows a row to one
- * register or extension, which is then counted by itself.
+ * The ioctls; the first matching row is used, so specific rows come first.
+ * SUBJECT limits a row to one register or extension, with its own counter.
  */
 static struct {
     FileKind on;
@@ -253,12 +253,12 @@ static long answer(int fd, uint32_t request, void *arg)
         trace_call(fd, calls[i].name, ret);
         return ret;
     }
-    sim_trace("%s ioctl 0x%08x: NOT MODELLED", who(fd), request);
-    control_event("unmodelled %s ioctl 0x%08x", who(fd), request);
+    sim_trace("%s ioctl 0x%08x: NOT MODELED", who(fd), request);
+    control_event("unmodeled %s ioctl 0x%08x", who(fd), request);
     return -ENOTTY;
 }
 
-/* libc's own NAME, which ours hides */
+/* libc's NAME, which ours replaces */
 #define HIDDEN(name) ((__typeof__(name) *)dlsym(RTLD_NEXT, #name))
 
 static int open_kvm(void)

@@ -72,7 +72,7 @@ def pvr_entry(text):
     """One or more equal entries of a CAS list; raw depends on the host and stays "host" until it is sent."""
     found = re.fullmatch(r'([^*/]+)(/0x[0-9a-f]{1,8})?(\*[0-9]+)?', text)
     if not found:
-        raise ValueError(f'expected NAME, 0xPVR or 0xPVR/0xMASK, with *COUNT or not, found "{text}"')
+        raise ValueError(f'expected NAME, 0xPVR or 0xPVR/0xMASK, optionally with *COUNT, found "{text}"')
     name, mask, count = found.groups()
     if name in ('end-of-ram', 'unterminated') and not mask and not count:
         return name

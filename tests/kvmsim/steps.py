@@ -60,7 +60,7 @@ class Run:
             try:
                 self.check_error(step)
                 getattr(self, f'do_{step.verb.replace("-", "_")}')(*step.args)
-                self.check_modelled()
+                self.check_modeled()
             except (Failed, Surprise) as e:
                 self.record.append({'line': step.line, 'step': step.text, 'result': str(e)})
                 raise type(e)(f'{self.scenario.file}:{step.line}: {step.text}: {e}') from None
@@ -74,10 +74,10 @@ class Run:
         if self.error and step.verb not in ('refused', 'says', 'lacks', 'exits'):
             raise Failed(f'the previous command was refused: {self.error}')
 
-    def check_modelled(self):
+    def check_modeled(self):
         for machine in self.machines:
-            if machine.unmodelled:
-                raise Failed(f'the simulated KVM does not model {machine.unmodelled[0]}')
+            if machine.unmodeled:
+                raise Failed(f'the simulated KVM does not model {machine.unmodeled[0]}')
 
     # Helpers.
 

@@ -27,7 +27,7 @@ def find(name):
     if not ('/' in path or path.endswith('.cfg') or os.path.exists(path)):
         found = read_all()
         if name not in found:
-            raise Unknown(f'{name} is not a scenario: there are {", ".join(found)}')
+            raise Unknown(f'{name} is not a scenario: choose one of {", ".join(found)}')
         return found[name]
     found = read(path)
     if not wanted and len(found) == 1:

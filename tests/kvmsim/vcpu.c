@@ -49,7 +49,7 @@ static bool same_core(const Vcpu *a, const Vcpu *b)
     return a->id / kernel.threads_per_core == b->id / kernel.threads_per_core;
 }
 
-/* A refused mode stops the whole core until each thread has a valid one. */
+/* A refusal with poison stops the core until each thread has a valid mode. */
 bool vcpu_runnable(const Vcpu *vcpu)
 {
     for (const Vcpu *other = vcpus; other; other = other->next) {
@@ -78,7 +78,7 @@ long vcpu_get_sregs(Vcpu *vcpu, void *arg)
     return 0;
 }
 
-/* HV has no other CPU to give than the host's. */
+/* HV supports only the host's CPU. */
 long vcpu_set_sregs(Vcpu *vcpu, void *arg)
 {
     struct kvm_sregs *sregs = arg;
@@ -98,15 +98,15 @@ static size_t reg_size(uint64_t id)
 
     if ((id & KVM_REG_ARCH_MASK) != KVM_REG_PPC ||
         size > sizeof(((Reg *)0)->value)) {
-        control_event("unmodelled register 0x%016lx", (long)id);
+        control_event("unmodeled register 0x%016lx", (long)id);
         return 0;
     }
     return size;
 }
 
 /*
- * The address of a member of a structure that is not there yet, as QEMU has it
- * for the timebase of a vCPU being plugged: a kernel sees that nothing is there
+ * Debian's QEMU computes the address of the timebase offset from a null pointer
+ * while it plugs a vCPU.  A kernel returns EFAULT for such an address.
  */
 static bool bad_address(const struct kvm_one_reg *one)
 {
@@ -219,9 +219,9 @@ static void deliver_hypercall(struct kvm_run *run)
 }
 
 /*
- * Sleep until the doorbell rings or QEMU's kick comes.  The kick sets
- * immediate_exit in its signal handler, so signals stay blocked from the look
- * at it until ppoll() waits, or it could come in between and be missed.
+ * Sleep until the doorbell rings or QEMU kicks the vCPU.  The kick is a signal
+ * whose handler sets immediate_exit.  Block signals from the check of
+ * immediate_exit until ppoll() waits: a kick in between would be lost.
  */
 static long wait_for_work(Vcpu *vcpu)
 {

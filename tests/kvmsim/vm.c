@@ -66,7 +66,7 @@ static struct {
     ROW(PPC_DAWR1, 1, 0),
     ROW(PPC_AIL_MODE_3, 1, 1),
     ROW(PPC_COMPAT_CAPS, 0, 0),
-    /* asked for, and not there: only to be named in the trace */
+    /* QEMU checks for these; listed only for their names in the trace */
     ROW(IRQCHIP, 0, 0),
     ROW(DEVICE_CTRL, 0, 0),
     ROW(SPAPR_TCE, 0, 0),
@@ -120,29 +120,29 @@ long vm_check_extension(Vcpu *vcpu, void *arg)
 }
 
 /* Answer a KVM_ENABLE_CAP for an extension that the VM or vCPU has. */
-static long enable(const struct kvm_enable_cap *cap, const uint32_t *modelled)
+static long enable(const struct kvm_enable_cap *cap, const uint32_t *modeled)
 {
     const char *name = vm_extension_name(cap->cap);
 
     sim_note(" %s 0x%lx", name ? name : "?", (long)cap->args[0]);
-    for (; *modelled; modelled++) {
-        if (*modelled == cap->cap) {
+    for (; *modeled; modeled++) {
+        if (*modeled == cap->cap) {
             return vm_check_extension(NULL, (void *)(uintptr_t)cap->cap)
                    ? 0 : -EINVAL;
         }
     }
-    control_event("unmodelled KVM_ENABLE_CAP %u", cap->cap);
+    control_event("unmodeled KVM_ENABLE_CAP %u", cap->cap);
     return -EINVAL;
 }
 
 long vm_enable_cap(Vcpu *vcpu, void *arg)
 {
-    static const uint32_t modelled[] = {
+    static const uint32_t modeled[] = {
         KVM_CAP_PPC_ENABLE_HCALL, KVM_CAP_PPC_SMT, KVM_CAP_PPC_NESTED_HV,
         KVM_CAP_PPC_DAWR1, KVM_CAP_PPC_AIL_MODE_3, 0
     };
     struct kvm_enable_cap *cap = arg;
-    long ret = enable(cap, modelled);
+    long ret = enable(cap, modeled);
 
     if (!ret && cap->cap == KVM_CAP_PPC_SMT) {
         kernel.threads_per_core = cap->args[0];
@@ -152,11 +152,11 @@ long vm_enable_cap(Vcpu *vcpu, void *arg)
 
 long vcpu_enable_cap(Vcpu *vcpu, void *arg)
 {
-    static const uint32_t modelled[] = {
+    static const uint32_t modeled[] = {
         KVM_CAP_PPC_PAPR, KVM_CAP_PPC_FWNMI, KVM_CAP_PPC_HIOR, 0
     };
 
-    return enable(arg, modelled);
+    return enable(arg, modeled);
 }
 
 long vm_memory_region(Vcpu *vcpu, void *arg)
@@ -216,7 +216,7 @@ long vm_smmu_info(Vcpu *vcpu, void *arg)
     return 0;
 }
 
-/* The four page sizes of a radix MMU: index in the top 3 bits, then shift. */
+/* The page sizes of a radix MMU: AP value in the top 3 bits, then shift. */
 long vm_rmmu_info(Vcpu *vcpu, void *arg)
 {
     static const struct kvm_ppc_rmmu_info info = {
@@ -249,8 +249,9 @@ long vm_allocate_htab(Vcpu *vcpu, void *arg)
 }
 
 /*
- * The structure grows: a caller whose tail, beyond what this kernel knows, is
- * not zero gets E2BIG, and in every case learns the size that is known here.
+ * Newer kernels may extend the structure.  If the caller's is larger than the
+ * one that this kernel knows, write back the known size, and fail with E2BIG
+ * if the bytes beyond it are not all zero.
  */
 long vm_compat_caps(Vcpu *vcpu, void *arg)
 {

@@ -30,7 +30,7 @@ EXTENSIONS = ('_json', '_lzma')
 # The timeout of the first setup must be less than that of the test in meson.build
 SETUPS = {None: {'api': 'v2', 'l0': 'patched', 'l0_stack': None, 'timeout': 1500},
           'powernv11': {'api': 'v1', 'l0': 'distro', 'l0_stack': 'powernv11', 'timeout': 3600}}
-ALL_RIGHT = 'all is right, and so is the exit status'
+ALL_RIGHT = 'all results are as expected, and the exit status is 0'
 # With powernv11, the emulator is Debian's
 TODO = {None: {}, 'powernv11': dict.fromkeys(
     (ALL_RIGHT, 'then migrate', 'then hotplug'), "Debian's emulator loses change bits, so the migrated guest can hang")}
@@ -150,8 +150,8 @@ def points(setup):
     print(''.join(f'# {line}\n' for line in lines), end='', flush=True)
     yield ALL_RIGHT, None if result['right'] and status == 0 else f'the exit status is {status}'
     yield 'the host', differ(result['host'], {**HOST, 'api': setup['api']})
-    yield 'what ours takes from it', differ(result['qemus']['qemu']['took'], TOOK)
-    yield "Debian's takes nothing", differ(result['qemus']['other']['took'], {'host-compat-source': None})
+    yield 'what our QEMU derives from the host', differ(result['qemus']['qemu']['took'], TOOK)
+    yield "Debian's QEMU derives nothing", differ(result['qemus']['other']['took'], {'host-compat-source': None})
     rows = [(row['options'], row['qemu']['outcome'], row['other']['outcome']) for row in result['rows']]
     for found, wanted in zip(rows + [None] * len(ROWS), ROWS):
         yield wanted[0], None if found == wanted else f'found {found}, expected {wanted}'
@@ -159,9 +159,9 @@ def points(setup):
     # a name, or a long word such as an option of QEMU, cannot be wrapped
     wide = [line for line in lines if len(line) > here.WIDTH and ' ' in line.strip()
             and not line.startswith('Tested-by')]
-    yield 'a mail takes it', ' / '.join(wide)
+    yield 'the lines fit into a mail', ' / '.join(wide)
     shown = here.page(result)
-    yield 'the page has it', ', '.join(row['options'] for row in result['rows'] if f'>{row["options"]}<' not in shown)
+    yield 'page has all rows', ', '.join(row['options'] for row in result['rows'] if f'>{row["options"]}<' not in shown)
 
 
 def check():

@@ -61,15 +61,15 @@ def checks(table, shown):
     rows = shown.every('tr', 'id')
     cells = {link['href'][1:]: link for link in shown.every('a', 'aria-label')}
     yield 'every element ends', shown.wrong
-    yield 'what a run says is text', [pre['text'] for pre in shown.every('pre') if pre['text'] != SAID]
-    yield 'an id is there once', twice(ids)
+    yield 'the output of a run is escaped', [pre['text'] for pre in shown.every('pre') if pre['text'] != SAID]
+    yield 'each id is unique', twice(ids)
     yield 'links stay on the page', {
         element[key] for element in shown.elements for key in ('href', 'src') if key in element} - {
         f'#{name}' for name in ids}
     yield 'a row for each of matrix.cfg', [f'{len(rows)} of {len(table)}'] if len(rows) != len(table) else []
     yield 'a cell for each row', set(cells) ^ {row['id'] for row in rows}
     labels = [element['aria-label'] for element in shown.elements if 'aria-label' in element]
-    yield 'a name is there once', twice(labels)
+    yield 'each label is unique', twice(labels)
     yield 'a cell shows what its row does', [
         name for name, cell in cells.items() for row in rows
         if row['id'] == name and cell['text'] != ''.join(re.findall(r'(\S) (?:right|wrong)', row['text']))]

@@ -184,7 +184,7 @@ def missing():
     if platform.machine() != 'ppc64le':
         return f'this machine is {platform.machine()}: run this on ppc64le Linux that has /dev/kvm'
     if not os.path.exists('/dev/kvm'):
-        return 'this machine has no /dev/kvm: load the module kvm-hv, in a partition if that may have guests'
+        return 'this machine has no /dev/kvm: load the module kvm-hv; a partition must also be allowed to run guests'
     if not os.access('/dev/kvm', os.R_OK | os.W_OK):
         return 'this user may not open /dev/kvm: run this as root, or in the group that owns /dev/kvm'
     return None

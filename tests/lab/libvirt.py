@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""libvirt on such a host: its daemon runs in L1, and the lab types virsh commands.
+"""libvirt on an emulated host: its daemon runs in L1, and the lab types virsh commands.
 
 STEPS lists the steps, and the expected results with the patched QEMU.
 """

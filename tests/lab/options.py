@@ -66,7 +66,8 @@ def host_options(parser):
     parser.add_argument('--compat', type=one_of('mode', ('none', *MODES)), default='none', help="L1's mode")
     parser.add_argument('--api', type=one_of('API', tuple(APIS)), help='version of the nested API, v2 by default')
     parser.add_argument('--kernel', type=one_of('suite', kernels.SUITES), help='suite whose newest kernel L1 runs')
-    parser.add_argument('--qemu', type=one_of('QEMU', ('patched', 'distro')), default='patched', help='runs L2')
+    parser.add_argument('--qemu', type=one_of('QEMU', ('patched', 'distro')), default='patched',
+                        help='the QEMU that runs L2, patched by default')
     parser.add_argument('--l1-smp', type=one_of('number of CPUs for L1', ('1', '2', '3', '4')), metavar='N',
                         default='1', help="L1's CPUs, 1 to 4")
     parser.add_argument('--json', action='store_true', help='print one JSON object and nothing else')

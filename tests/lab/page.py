@@ -75,11 +75,11 @@ show();
 def cell(row, qemu, run):
     outcome = came_to(run['result'])
     l2 = run['result']['l2']
-    colour, word = RIGHT if is_right(row, outcome) else WRONG
+    color, word = RIGHT if is_right(row, outcome) else WRONG
     said = complaints(row, run['result'])
     odd = ' class="odd"' if said or outcome != getattr(row, qemu) else ''
     shown = f'{l2["cpu"]} ({l2["cpu_version"]})' if l2['cpu'] else outcome.replace('-', ' ')
-    lines = [f'<span class="{colour}">{word}</span> {html.escape(shown)}']
+    lines = [f'<span class="{color}">{word}</span> {html.escape(shown)}']
     if outcome != getattr(row, qemu):
         lines.append(f'expected {html.escape(getattr(row, qemu))}')
     lines += [html.escape(f'L1 says: {words}') for words in said]
@@ -105,7 +105,7 @@ def verdict(row, cells):
 
 
 def symbols(verdicts):
-    return ''.join(f'<span class="{colour}">{word[0]}</span>' for colour, word in (
+    return ''.join(f'<span class="{color}">{word[0]}</span>' for color, word in (
         RIGHT if right else WRONG for right in verdicts))
 
 

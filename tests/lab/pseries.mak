@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# The devices of the ppc64le build: what a pseries guest boots with, so that a
-# bare machine is done in three minutes.
+# The devices of our builds: only those that a pseries guest needs to boot, so
+# that a build from scratch is short.
 
 CONFIG_PSERIES=y

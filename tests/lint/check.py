@@ -163,7 +163,7 @@ def check_built(names):
     """Check that one of QEMU's builds compiles each of NAMES."""
     lost = [name for name in names if not any(SOURCE + name in qemu_options(bases.home() / build) for build in IN_QEMU)]
     if lost:
-        raise Error(f'QEMU does not build {", ".join(lost)}: add it to the meson.build in its folder, in series/')
+        raise Error(f'QEMU does not build {", ".join(lost)}: add it to the meson.build in its directory, in series/')
 
 
 def symbols(kind, objects):

@@ -91,7 +91,7 @@ def version():
     return path.read_text().strip() if path.exists() else None
 
 
-def not_had(release, suite, tried):
+def unavailable(release, suite, tried):
     """The reason why no base was RELEASE: the mirror's versions of SUITE, of which TRIED was built."""
     with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
         try:
@@ -102,7 +102,7 @@ def not_had(release, suite, tried):
             served, words = '', str(e)
     if tried and served.startswith(release):
         words += f', but build/{suite} holds {tried}: remove it and run again'
-    return f'not to be had: QEMU {release.rstrip(".")}: {words}'
+    return f'not available: QEMU {release.rstrip(".")}: {words}'
 
 
 def check_all():
@@ -119,11 +119,11 @@ def check_all():
         except (Error, OSError) as e:
             missing = base in bases.SUITES and not version()
             failed += not missing
-            print(f'not to be had: {base}: {e}' if missing else f'FAILED: {base}: QEMU {version()}: {e}', flush=True)
+            print(f'not available: {base}: {e}' if missing else f'FAILED: {base}: QEMU {version()}: {e}', flush=True)
         versions[base] = version() or ''
     for release, suite in {} if args.bases else RELEASES.items():
         if not versions[suite].startswith(release):
-            print(not_had(release, suite, versions[suite]))
+            print(unavailable(release, suite, versions[suite]))
     return failed > 0 or not any(versions.values())
 
 

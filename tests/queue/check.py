@@ -115,7 +115,7 @@ def graft(*words, **env):
 def check_unknown(topics):
     """Check that an unknown topic gives exit code 2 and a line with the known ones."""
     code, said = graft('--topic', f'nobody,{next(iter(topics))}')
-    if code != 2 or said != f'scripts/graft: nobody is not a topic: there are {", ".join(topics)}':
+    if code != 2 or said != f'scripts/graft: nobody is not a topic: choose one of {", ".join(topics)}':
         raise Error(f'graft exits with {code} and says: {said}')
 
 
@@ -249,7 +249,7 @@ def checks(tree, topics, quick):
     yield 'the queue applies', check_applies, tree, topics
     if quick:
         return
-    yield 'a topic that is not there', check_unknown, topics
+    yield 'an unknown topic is refused', check_unknown, topics
     for name, fault in FAULTS.items():
         yield f'the queue: {name}', check_fault, topics, *fault
     yield 'refresh without an edit', check_refresh, tree, topics
@@ -259,7 +259,7 @@ def checks(tree, topics, quick):
     for name in max(hunks, key=hunks.count), carried[0]:
         yield f'refresh after an edit of {name}', check_refresh, tree, topics, name
     yield 'a branch of the same name is kept', check_branch, tree
-    yield "a base with upstream's own version is seen", check_upstream, tree, topics
+    yield "a base with upstream's own version is detected", check_upstream, tree, topics
     yield "the kernel's own header agrees", check_headers, tree
 
 

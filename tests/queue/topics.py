@@ -61,7 +61,7 @@ def check(tree, topics, topic):
     lines, limit = lines_of_c(tree, below, tip), LIMITS.get(topic.name)
     count = len(topic.entries)
     words = [f'{count} commit{"s" * (count > 1)}', f'{lines} lines of C', build_commit(copy)]
-    wrong = [f'{lines} lines of C, {limit} is the most'] if limit and lines > limit else []
+    wrong = [f'{lines} lines of C, but at most {limit} are allowed'] if limit and lines > limit else []
     for what in TESTS:
         say(f'{topic.name}: {what}')
         try:
