@@ -24,7 +24,7 @@ help:
 	@echo 'make hooks         enable a git hook that lints the files of each commit'
 	@echo 'make quick         check the patches; run the tests that reach your change'
 	@echo 'make matrix        run all rows of tests/lab/matrix.cfg; see build/matrix.html'
-	@echo 'make libvirt       use libvirt on each emulated host, step by step'
+	@echo 'make libvirt       use libvirt on four emulated hosts, step by step'
 	@echo 'make host-kit      pack a test for POWER hosts with KVM (QEMU=1: with QEMU)'
 	@echo 'make bench         count the ioctls of a mode change, patched and unpatched'
 	@echo 'make fuzz          run random hosts and guests (SECONDS=600 SEED=1)'
