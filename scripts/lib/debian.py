@@ -130,10 +130,11 @@ class Suite:
         write_whole(self.home / 'sources.list', ''.join(
             f'{kind} [signed-by={KEYRING}] {mirror()} {name} main\n' for kind in ('deb', 'deb-src')))
         self.apt('apt-get', 'update', '--error-on=any')
-        # a release of Debian moves the other name to the next suite
-        codenames = set(self.apt('apt-get', 'indextargets', '--format', '$(CODENAME)').split())
-        if name != self.name and codenames != {self.name}:
-            raise Error(f'the lists are those of {", ".join(codenames)}')
+        if name != self.name:
+            # a release of Debian moves the other name to the next suite
+            codenames = set(self.apt('apt-get', 'indextargets', '--format', '$(CODENAME)').split())
+            if codenames != {self.name}:
+                raise Error(f'the lists are those of {", ".join(codenames)}')
 
     def fresh(self, fetch):
         """FETCH(); if it fails, try again with new lists, and then with those under the suite's other name."""
