@@ -116,6 +116,11 @@ class Run:
         except subprocess.TimeoutExpired:
             raise Error(f'does not end: {last_line(self.said())}') from None
 
+    def succeed(self, name):
+        """Wait for the end of the run, which the error calls NAME."""
+        if self.end():
+            raise Error(f'{name} ends with {self.process.returncode}: {last_line(self.said())}')
+
 
 def last_line(text):
     return (text.strip().splitlines() or ['it says nothing'])[-1]
@@ -184,16 +189,15 @@ class Row:
         first = Run(self.point.tool, self.scratch / 'first.log', {
             **env, 'PYTHONPATH': str(TOP / 'tests/faults'), 'FAULT_HELD': str(self.held), 'FAULT_GO': str(self.go),
             'FAULT_AT': self.point.pattern if self.point.kind == 'do' else ''})
-        if self.fault in ('half', 'ahead'):
-            (self.mirror.halves if self.fault == 'half' else self.mirror.ahead).set()
+        from_the_start = {'half': self.mirror.halves, 'ahead': self.mirror.ahead}.get(self.fault)
+        if from_the_start:
+            from_the_start.set()
             self.mirror.go.set()
         first.wait_for(self.is_held, self.point.where)
         FAULTS[self.fault][1](self, first, env)
         self.mirror.restore()
         if self.fault != 'two':
-            again = Run(self.point.tool, self.scratch / 'again.log', env)
-            if again.end():
-                raise Error(f'the next run ends with {again.process.returncode}: {last_line(again.said())}')
+            Run(self.point.tool, self.scratch / 'again.log', env).succeed('the next run')
         self.is_right()
 
     def kill(self, first, _):
@@ -227,8 +231,7 @@ class Row:
 
     def ahead(self, first, _):
         """The mirror lists files that it does not have, under the name of the suite that is in use."""
-        if first.end():
-            raise Error(f'the run ends with {first.process.returncode}: {last_line(first.said())}')
+        first.succeed('the run')
 
     def fails(self, first):
         """Check that the run fails with one line that says why, and leaves no process behind."""
@@ -247,8 +250,7 @@ class Row:
         second.wait_for(lambda: WAITING.search(second.said()), 'its line "waiting for"')
         self.release()
         for one in (first, second):
-            if one.end():
-                raise Error(f'one of the two ends with {one.process.returncode}: {last_line(one.said())}')
+            one.succeed('one of the two')
 
     def state(self):
         """{file below build/: its size, or the target of a link}, without what differs between runs."""
