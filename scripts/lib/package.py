@@ -6,10 +6,9 @@ import concurrent.futures
 import email.utils
 import re
 import shutil
-import subprocess
 
 from lib import bases
-from lib.debian import Suite
+from lib.debian import Suite, compare_versions
 from lib.git import BASE_REF, Tree, identity, need_identity
 from lib.grafting import graft
 from lib.queue import entries, queue
@@ -22,10 +21,9 @@ LOCAL = '+0hostcompat1'
 NEXT = ('+b1', '+deb1u1', '.1')
 
 
-def compare(a, relation, b):
-    if subprocess.run(['dpkg', '--compare-versions', a, relation, b], check=False).returncode:
-        raise Error(f'version {a} must sort {"above" if relation == "gt" else "below"} {b}: '
-                    'change LOCAL in scripts/lib/package.py')
+def check_order(lower, higher):
+    if compare_versions(lower, higher) >= 0:
+        raise Error(f'version {lower} must sort below {higher}: change LOCAL in scripts/lib/package.py')
 
 
 def next_version(version):
@@ -34,9 +32,9 @@ def next_version(version):
 
 
 def local_version(version):
-    compare(version + LOCAL, 'gt', version)
+    check_order(version, version + LOCAL)
     for following in (next_version(version), *(version + suffix for suffix in NEXT)):
-        compare(version + LOCAL, 'lt', following)
+        check_order(version + LOCAL, following)
     return version + LOCAL
 
 

@@ -65,6 +65,10 @@ def say(text):
     print(clear + text, file=sys.stderr, flush=True)
 
 
+def not_installed(program):
+    return Error(f'{program} is not installed: run ./configure, which installs it or prints the command that does')
+
+
 def run(command, **kwargs):
     """Run COMMAND quietly, and return its output; if it fails, its error messages become the Error."""
     try:
@@ -72,8 +76,7 @@ def run(command, **kwargs):
         return subprocess.run(command, check=True, universal_newlines=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs).stdout
     except FileNotFoundError:
-        raise Error(f'{command[0]} is not installed: run ./configure, which installs '
-                    'it or prints the command that does') from None
+        raise not_installed(command[0]) from None
     except subprocess.CalledProcessError as e:
         words = [line for line in (e.stderr or e.stdout).splitlines() if line.strip()]
         errors = [line for line in words if line.startswith(('E:', 'error:', 'fatal:'))]

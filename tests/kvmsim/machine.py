@@ -19,7 +19,7 @@ import threading
 import time
 
 from lib import qcow2, roots
-from lib.system import BUILD, Error, locked
+from lib.system import BUILD, Error, locked, not_installed, run
 from tests.kvmsim import power
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -56,8 +56,7 @@ def library():
                      *sorted(path for path in sources if path.suffix == '.c'), '-ldl', '-pthread'],
                     stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
             except FileNotFoundError:
-                raise Error(f'{COMPILER} is not installed: run ./configure, which installs it or prints the command '
-                            'that does') from None
+                raise not_installed(COMPILER) from None
             if made.returncode:
                 raise Error(f'building the simulated KVM failed:\n{made.stderr}')
             half.rename(LIBRARY)
@@ -135,9 +134,7 @@ def emulator(qemu, home):
     runtimes = home / 'runtimes'
     runtimes.mkdir()
     for name in ('libubsan.so', 'libstdc++.so.6'):
-        found = subprocess.run([COMPILER, f'-print-file-name={name}'], stdout=subprocess.PIPE,
-                               check=True, text=True).stdout.strip()
-        real = pathlib.Path(found).resolve()
+        real = pathlib.Path(run([COMPILER, f'-print-file-name={name}']).strip()).resolve()
         (runtimes / '.'.join(real.name.split('.')[:3])).symlink_to(real)
     return [*command, '-E', f'LD_LIBRARY_PATH={runtimes}', '-E', 'UBSAN_OPTIONS=print_stacktrace=1']
 
