@@ -6,8 +6,7 @@ python = /usr/bin/python3
 lib = PYTHONPATH=scripts $(python) -m lib
 # make 4.3 does not export to $(shell); without Python, configure has not run yet
 home := $(if $(wildcard $(python)),$(shell BASE='$(BASE)' $(lib) home),build/trixie)
-queue := $(wildcard series/*/* series/*/. hw/ppc/* include/hw/ppc/* target/ppc/* \
-                    docs/system/ppc/* tests/unit/*)
+queue := $(wildcard series/*/* series/*/. docs/system/ppc/*)
 meson = PYTHONPATH="$$($(lib) meson)" $(python) -m mesonbuild.mesonmain
 ninja = $(lib) ninja
 
@@ -15,7 +14,7 @@ ninja = $(lib) ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help hooks boot check quick unit fuzz bench coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan \
+.PHONY: help hooks boot check quick fuzz bench coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan \
         check-bases check-hosts check-faults bisect-check check-topics check-docs docs series deb-source
 
 help:
@@ -54,11 +53,6 @@ kvm tcg: $(home)/.ready
 
 kvm-ubsan: kvm
 	@$(lib) $@
-
-# QEMU's own run of our unit test
-unit: $(home)/.ready
-	@$(ninja) $(home)/tcg tests/unit/test-ppc-host-compat
-	@$(home)/tcg/tests/unit/test-ppc-host-compat
 
 boot: $(home)/.ready
 	@scripts/lab boot
@@ -121,11 +115,11 @@ check-docs: tcg kvm-ubsan
 deb-source: $(home)/.ready
 	@scripts/deb-source $(or $(SUITE),trixie)
 
-quick: kvm tcg unit
+quick: kvm tcg
 	@QEMU_BUILDS='$(abspath $(home))' scripts/quick
 
 # ONLY=PATTERN: the tests with matching names, as in ONLY='refused-*'
-check: kvm tcg kvm-ubsan unit
+check: kvm tcg kvm-ubsan
 	@$(meson) setup --reconfigure build/meson >build/meson.log || \
 	    { cat build/meson.log; exit 1; }
 	@rm -f build/meson/meson-logs/testlog.json

@@ -7,9 +7,9 @@ import shutil
 import subprocess
 
 from lib import bases, binaries, roots
-from lib.git import BASE_REF, worktree
+from lib.git import worktree
 from lib.roots import sysroot
-from lib.system import TOP, Error, locked, run, say
+from lib.system import TOP, Error, locked, say
 
 COMMON = ['--without-default-features', '--enable-fdt=system', '--disable-docs', '--disable-tools',
           '--disable-user', '--disable-download', '--disable-install-blobs', '--enable-trace-backends=log',
@@ -53,6 +53,11 @@ def configure(name, options, extra_env, home=None):
         words = [line for line in done.stdout.splitlines() if 'ERROR' in line] or done.stdout.splitlines()[-3:]
         raise Error(f"QEMU's configure failed for {name} ({'; '.join(words)}): see "
                     f'{(place / "configure.log").relative_to(TOP)}')
+    for told in place.glob('config-meson.*'):
+        # in a git tree, this would override --disable-werror as soon as meson runs again, and all would be rebuilt
+        when = told.stat().st_mtime_ns
+        told.write_text(told.read_text().replace('werror = true\n', ''))
+        os.utime(told, ns=(when, when))
     stamp.write_text(wanted)
 
 
@@ -84,11 +89,7 @@ def prepared(tree, home, commit, *options):
 
 
 def build_commit(copy):
-    """Build HEAD of COPY and run the unit tests that the series has added so far; return a summary."""
-    tests = [name[:-2] for name in copy.git('diff', '--name-only', '--diff-filter=A', BASE_REF, 'HEAD', '--',
-                                            'tests/unit/test-*.c').split()]
+    """Build HEAD of COPY; return a summary."""
     for name, targets in TARGETS.items():
-        in_build(['ninja', '-C', copy.path.parent / name, *targets, *(tests if name == 'tcg' else ())])
-    for test in tests:
-        run([str(copy.path.parent / 'tcg' / test)])
-    return f'builds ({", ".join(TARGETS)})' + (', unit tests' if tests else '')
+        in_build(['ninja', '-C', copy.path.parent / name, *targets])
+    return f'builds ({", ".join(TARGETS)})'

@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The tests of the series' C code as functions: the lines that each test reaches, and whether it passes.
 
-Each test runs on one build: the unit test on this machine, a scenario on kvm, a
-case of tests/hcall on tcg.
+Each test runs on one build: a scenario on kvm, a case of tests/hcall on tcg.
 """
 
 import difflib
@@ -11,11 +10,9 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import pathlib
 import re
 import signal
-import subprocess
 import tempfile
 import time
 
@@ -24,13 +21,10 @@ from lib.system import BUILD, TOP, Error, run, write_whole
 from tests.hcall import cases
 from tests.kvmsim import machine, scenario as scenarios, steps
 
-UNIT_TEST = 'tests/unit/test-ppc-host-compat.c'
-# The unit test is built from these files, without QEMU
-UNIT_FILES = ('target/ppc/host-compat.c',)
 REACHED = BUILD / 'reached.json'
 # Optimization would merge lines
 COUNTING = ['--coverage', '-O0', '-U_FORTIFY_SOURCE']
-GCOV = {'unit': 'gcov', 'kvm': 'powerpc64le-linux-gnu-gcov', 'tcg': 'gcov'}
+GCOV = {'kvm': 'powerpc64le-linux-gnu-gcov', 'tcg': 'gcov'}
 
 
 class Test:
@@ -40,24 +34,6 @@ class Test:
         # WRONG(binary, env, patience) returns what is wrong, or None
         self.name, self.build, self.wrong = name, build, wrong
         self.key = hashlib.sha256(of.encode()).hexdigest()
-
-
-def unit_binary(out, overlay, flags=()):
-    """Build the unit test in OUT; files in OVERLAY replace ours."""
-    out.mkdir(parents=True, exist_ok=True)
-    binary = out / 'test-ppc-host-compat'
-    libraries = run(['pkg-config', '--cflags', '--libs', 'glib-2.0']).split()
-    files = [overlay / name if (overlay / name).exists() else TOP / name for name in (UNIT_TEST, *UNIT_FILES)]
-    include = [f'-I{root}{sub}' for root in (overlay, TOP) for sub in ('/target/ppc', '', '/tests/shim')]
-    run(['gcc', '-std=gnu11', '-w', *include, *flags, *map(str, files), '-o', str(binary), *libraries], cwd=out)
-    return binary
-
-
-def unit(binary, env, patience=60):
-    done = subprocess.run([binary, '--tap', '-k'], env={**os.environ, **env}, stdin=subprocess.DEVNULL, check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=patience)
-    bad = re.findall('^not ok .*', done.stdout, re.M)
-    return bad[0] if bad else f'exit code {done.returncode}' if done.returncode else None
 
 
 def on_kvm(scenario, binary, env, patience=None):
@@ -72,8 +48,8 @@ def of_scenario(one):
 
 @functools.cache
 def every():
-    """All tests: the unit test, the scenarios, the cases of tests/hcall."""
-    found = [Test('unit', 'unit', ''.join((TOP / name).read_text() for name in (UNIT_TEST, *UNIT_FILES)), unit)]
+    """All tests: the scenarios, the cases of tests/hcall."""
+    found = []
     for name, one in scenarios.read_all().items():
         found.append(Test(name, 'kvm', of_scenario(one), functools.partial(on_kvm, one)))
     programs = ''.join(path.read_text() for path in sorted((TOP / 'tests/hcall').iterdir()) if path.is_file())
@@ -97,11 +73,8 @@ def scratch():
 
 
 def instrumented(build, out):
-    """Build BUILD (or the unit test) in OUT with counters for the lines and branches of the series."""
-    overlay = out / 'src'
-    if build == 'unit':
-        return unit_binary(out, overlay, COUNTING)
-    return relink(build, out, overlay, COUNTING, link_flags=['--coverage'])
+    """Build BUILD in OUT with counters for the lines and branches of the series."""
+    return relink(build, out, out / 'src', COUNTING, link_flags=['--coverage'])
 
 
 def counted(build, out, home):

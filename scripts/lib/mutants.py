@@ -57,10 +57,8 @@ def all_faults():
         for edits, _ in files.values():
             for edit in edits:
                 found[edit].add(build)
-                if edit.file in ctests.UNIT_FILES:
-                    found[edit].add('unit')
     for edit in outside:
-        found[edit] = {*mutate.CLANG, *(['unit'] if edit.file.startswith('target/ppc/host-compat.') else [])}
+        found[edit] = {*mutate.CLANG}
     ordered = sorted(found, key=lambda edit: (edit.file, edit.line, edit.start, edit.end, edit.text))
     return [Fault(number, edit, found[edit]) for number, edit in enumerate(ordered, 1)]
 
@@ -154,9 +152,7 @@ class Order:
     def of(self, fault, tests):
         with self.lock:
             counts = self.counts[fault.edit.file, fault.edit.function]
-            # the unit test comes first because it takes no time
-            return sorted(tests, key=lambda test: (
-                test.build != 'unit', -counts[test.name], -self.rarity(fault, test)))
+            return sorted(tests, key=lambda test: (-counts[test.name], -self.rarity(fault, test)))
 
     def add(self, fault, test):
         with self.lock:
@@ -183,7 +179,7 @@ def with_all(faults, build, home):
     while left:
         for name in files:
             own = {fault.number: fault.edit for fault in left if fault.edit.file == name}
-            parameters = inside['kvm' if build == 'unit' else build][name][1]
+            parameters = inside[build][name][1]
             path = overlay / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(mutate.with_copies((grafted().path / name).read_text(), own, parameters))
@@ -215,8 +211,6 @@ def broken(said, overlay):
 
 
 def binary(build, home, overlay, names):
-    if build == 'unit':
-        return ctests.unit_binary(home, overlay, [*FLAGS, '-fsanitize=address,undefined', '-fno-sanitize-recover'])
     # any file can include a header
     names = None if any(name.endswith('.h') for name in names) else names
     return relink(build, home, overlay, FLAGS, names)
@@ -247,7 +241,7 @@ def try_all(faults, jobs):
     with tempfile.TemporaryDirectory(prefix='mutants-') as home, machine.workers(jobs) as pool:
         home = pathlib.Path(home)
         say('compiling the faults')
-        binaries = {build: with_all(faults, build, home / build) for build in ('unit', 'kvm', 'tcg')}
+        binaries = {build: with_all(faults, build, home / build) for build in ('kvm', 'tcg')}
         binaries = {build: path for build, path in binaries.items() if path}
         going = []
         for fault in faults:

@@ -29,7 +29,7 @@ COMPILER = 'powerpc64le-linux-gnu-gcc'
 PATIENCE = 300
 # SIGTERM lets an instrumented QEMU write its counters
 END = signal.SIGKILL
-TRACE_LINE = re.compile(r'^(?:\d+@[\d.]+:)?((?:kvm_host_|spapr_host_|spapr_cas_|ppc_host_|ppc_tb_)\w+) (.*)$')
+TRACE_LINE = re.compile(r'^(?:\d+@[\d.]+:)?((?:kvm_host_|spapr_cas_|ppc_host_)\w+) (.*)$')
 
 live = set()
 live_lock = threading.Lock()
@@ -139,6 +139,13 @@ def emulator(qemu, home):
     return [*command, '-E', f'LD_LIBRARY_PATH={runtimes}', '-E', 'UBSAN_OPTIONS=print_stacktrace=1']
 
 
+def host_cpu(host):
+    """The emulator's options for HOST; where the emulator has no such CPU, the library changes the PVR."""
+    if host != 'future':
+        return ['-cpu', host]
+    return ['-cpu', 'power11', '-E', f'KVMSIM_PVR={power.HOSTS[host]:#x}']
+
+
 def vcpus_of(settings):
     return int(settings['smp'].split(',')[0])
 
@@ -187,14 +194,13 @@ class Machine:
         machine = 'pseries' + (',x-vof=on' if settings['firmware'] == 'vof' else '')
         if settings['machine']:
             machine += ',' + settings['machine']
-        command = [*emulator(qemu, self.home), '-cpu', settings['host'], '-L', root, qemu,
+        command = [*emulator(qemu, self.home), *host_cpu(settings['host']), '-L', root, qemu,
                    # the simulated kernel has no interrupt controller
                    '-accel', 'kvm,kernel-irqchip=off', '-machine', machine, '-cpu', settings['cpu'],
                    '-smp', settings['smp'], '-m', f'{settings["memory"]}M',
                    '-nodefaults', '-display', 'none', '-qmp', 'stdio',
                    '-L', guest / 'usr/share/qemu',
-                   '-trace', 'kvm_host_c*', '-trace', '*_host_compat_*', '-trace', 'spapr_cas_no*',
-                   '-trace', 'ppc_tb_adjust']
+                   '-trace', 'kvm_host_c*', '-trace', 'ppc_host_compat_*', '-trace', 'spapr_cas_no*']
         command += ['-incoming', 'defer'] if incoming else ['-S']
         if disk:
             if not disk.exists():

@@ -59,12 +59,12 @@ def host_of(settings):
         return host
     modes, logical = set(), {power.MODES[name] for name in MODES}
     if power.KERNELS[settings['kernel']][0] and not settings['caps-error']:
-        modes = {power.MODES[name] for name, bit in power.CAPS.items() if settings['caps'] & bit}
+        modes = {power.MODES[name] for name in MODES if settings['caps'] & power.CAPS[name]}
     modes = {mode for mode in modes if mode <= own}
     if not modes:
         kinds = {'raw': power.HOSTS[settings['host']], 'absent': 0, 'truncated': 0, 'long': 0}
-        versions = {kinds.get(kind, kind) for kind in settings['device-tree']}
-        if len(versions) == 1 and versions <= logical:
-            modes = {mode for mode in logical if mode <= min(versions)}
+        version = kinds.get(settings['device-tree'][0], settings['device-tree'][0])
+        if version in logical:
+            modes = {mode for mode in logical if mode <= version}
     host.modes = modes or None
     return host

@@ -5,13 +5,13 @@
 # Logical PVRs, the oldest first.
 MODES = {
     'power6': 0x0f000002, 'power7': 0x0f000003, 'power7+': 0x0f100003, 'power8': 0x0f000004,
-    'power9': 0x0f000005, 'power10': 0x0f000006, 'power11': 0x0f000007,
+    'power9': 0x0f000005, 'power10': 0x0f000006, 'power11': 0x0f000007, 'future': 0x0f000008,
 }
-# Hosts: the top half of the raw PVR.
-HOSTS = {'power9': 0x004e0000, 'power10': 0x00800000, 'power11': 0x00820000}
+# Hosts: the top half of the raw PVR.  No QEMU knows the last one.
+HOSTS = {'power9': 0x004e0000, 'power10': 0x00800000, 'power11': 0x00820000, 'future': 0x00830000}
 RAW_MASK = 0xffff0000
 # Bits of the compat-caps ioctl.
-CAPS = {'power9': 1 << 62, 'power10': 1 << 61, 'power11': 1 << 60}
+CAPS = {'power9': 1 << 62, 'power10': 1 << 61, 'power11': 1 << 60, 'future': 1 << 59}
 # Kernels: has the ioctl; refuses Power11 if limited to POWER10; then marks the vCPU unrunnable.
 KERNELS = {'7.3': (True, True, True), '7.2': (False, True, True), '6.12': (False, False, False)}
 

@@ -11,6 +11,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -256,6 +257,41 @@ static long answer(int fd, uint32_t request, void *arg)
     sim_trace("%s ioctl 0x%08x: NOT MODELED", who(fd), request);
     control_event("unmodeled %s ioctl 0x%08x", who(fd), request);
     return -ENOTTY;
+}
+
+/* Replace mfpvr by lis in QEMU's code: the PVR's low half is then zero */
+static int set_pvr(struct dl_phdr_info *program, size_t size, void *arg)
+{
+    const uint32_t mfpvr = 0x7c1f42a6, lis = 0x3c000000, target = 0x1f << 21;
+
+    for (size_t i = 0; i < program->dlpi_phnum; i++) {
+        const ElfW(Phdr) *part = &program->dlpi_phdr[i];
+        uint32_t *code = (void *)(program->dlpi_addr + part->p_vaddr);
+        uint32_t *end = code + part->p_memsz / sizeof(*code);
+
+        if (part->p_type != PT_LOAD || !(part->p_flags & PF_X)) {
+            continue;
+        }
+        mprotect((void *)((uintptr_t)code & -HOST_PAGE_SIZE),
+                 part->p_memsz + HOST_PAGE_SIZE,
+                 PROT_READ | PROT_WRITE | PROT_EXEC);
+        for (; code < end; code++) {
+            if ((*code & ~target) == mfpvr) {
+                *code = lis | (*code & target) | *(uint32_t *)arg >> 16;
+            }
+        }
+    }
+    return 1;       /* the first one is QEMU itself, the next ones are not */
+}
+
+static void __attribute__((constructor)) start(void)
+{
+    const char *text = getenv("KVMSIM_PVR");
+    uint32_t pvr = text ? strtoul(text, NULL, 0) : 0;
+
+    if (pvr) {
+        dl_iterate_phdr(set_pvr, &pvr);
+    }
 }
 
 /* libc's NAME, which ours replaces */

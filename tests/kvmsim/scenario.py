@@ -14,9 +14,9 @@ from lib.system import Unknown
 from tests.kvmsim import power
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROWS = [f'B{n}' for n in range(1, 19)]
+ROWS = [f'B{n}' for n in range(1, 21)]
 STATES = ('running', 'paused', 'internal-error', 'prelaunch', 'inmigrate', 'postmigrate',
-          'restore-vm', 'suspended')
+          'restore-vm')
 
 
 class Mistake(Unknown):
@@ -174,15 +174,14 @@ SCENARIO_KEYS = {
 STEPS = {
     # actions
     'cont': (), 'stop': (), 'reset': (), 'quit': (), 'migrate': (), 'cas': ('guest',),
-    'hypercall': (number, 'numbers'), 'plug': (number,), 'unplug': (number,), 'save': (word,), 'load': (word,),
+    'plug': (number,), 'unplug': (number,), 'save': (word,), 'load': (word,),
     'get': (word, word), 'describe': (word, word), 'set': (word, word, word), 'monitor': ('words',),
-    'rtas': (number,), 'kernel': ('setting',),
+    'kernel': ('setting',),
     # checks
     'exits': (word,), 'state': (one_of(*STATES),), 'returns': (returned,), 'modes': ('modes',),
     'runs': (one_of('all', 'none', 'some'),), 'says': ('words',), 'lacks': ('words',),
     'silent': (), 'refused': ('words',),
     'value': (json_value,), 'traces': ('words',), 'traced': (word, number), 'tree': (word, word, 'words'),
-    'order': (word, word), 'idle': (),
     'migrated': (one_of('completed', 'failed'),),
     'ioctls': (word, one_of('<=', '==', '>='), number, 'per'),
 }
@@ -215,8 +214,6 @@ def convert_words(verb, words):
             if done[-1] is None:
                 raise ValueError(f'expected nothing or "a vcpu", found "{" ".join(words)}"')
             words = []
-        elif convert == 'numbers':
-            done, words = [*done, [number(text) for text in words]], []
         elif not words:
             raise ValueError(f'expected more words after {verb}')
         elif convert == 'words':

@@ -167,20 +167,8 @@ class Run:
         sequence, = self.machine.command_kvm(f'hypercall {nr:#x} {words}')
 
         def over():
-            return any(self.machine.happened(event, events) for event in ('STOP', 'SUSPEND', f'idle {sequence}'))
+            return any(self.machine.happened(event, events) for event in ('STOP', f'idle {sequence}'))
         self.machine.wait('end of the hypercall', over, dead_is_fine=True)
-
-    def do_hypercall(self, nr, args):
-        self.act()
-        self.hypercall(nr, args)
-
-    def do_rtas(self, token):
-        """Make an RTAS call without arguments."""
-        self.act()
-        self.poke(guest.ARGS, struct.pack('>IIII', token, 0, 1, 0))
-        self.hypercall(power.HCALLS['H_RTAS'], [guest.ARGS])
-        if self.machine.exit is None:
-            self.count('other')
 
     def poke(self, address, data):
         if data:
@@ -343,21 +331,6 @@ class Run:
         found = [name for name, _ in self.machine.traces].count(event)
         if found != count:
             raise Failed(f'the trace has the event {found} times')
-
-    def do_order(self, first, second):
-        """Check that the last line with FIRST, a message or a trace, is before the last one with SECOND."""
-        self.machine.drain()
-        last = [max((at for at, line in enumerate(self.machine.stderr) if word in line), default=-1)
-                for word in (first, second)]
-        if not -1 < last[0] < last[1]:
-            raise Failed(f'the order is different in: {" / ".join(self.machine.stderr[-6:])}')
-
-    def do_idle(self):
-        """Check that no vCPU has entered the guest since the last hypercall or idle step."""
-        before = self.phases.get('other', {}).get('KVM_RUN', 0)
-        self.count('other')
-        if self.phases['other'].get('KVM_RUN', 0) > before:
-            raise Failed('a vCPU has run')
 
     def do_tree(self, path, name, words):
         """Check a property of the device tree that QEMU made for the guest."""

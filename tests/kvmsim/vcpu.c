@@ -21,10 +21,11 @@ Guest guest;
 
 uint32_t vcpu_host_pvr(void)
 {
+    const char *other = getenv("KVMSIM_PVR");
     uint32_t pvr;
 
     asm("mfpvr %0" : "=r"(pvr));
-    return pvr;
+    return other ? strtoul(other, NULL, 0) : pvr;
 }
 
 Vcpu *vcpu_new(int id, struct kvm_run *run)

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Build each commit of the series, for KVM and for TCG, and run its unit tests.
+"""Build each commit of the series, for KVM and for TCG.
 
 Also fails if a commit adds a function that nothing in its tree uses.  Works
 in build/BASE/bisect, so the builds of the whole series do not change.  Prints

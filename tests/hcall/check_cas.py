@@ -12,7 +12,7 @@ from lib.system import Error
 from tests.hcall import cases
 
 SANITIZER = '-fsanitize=address,undefined'
-FILES = ('hw/ppc/spapr_hcall.c', 'target/ppc/compat.c', 'target/ppc/host-compat.c')
+FILES = ('hw/ppc/spapr_hcall.c', 'target/ppc/compat.c')
 PATIENCE = 120
 
 
