@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import json
 import pathlib
-import re
 import signal
 import tempfile
 import time

@@ -185,8 +185,8 @@ def checks_in_qemu():
     for build, tools in IN_QEMU.items():
         place = bases.home() / build
         for name in (name for name in names if SOURCE + name in qemu_options(place)):
-            for tool in tools:
-                yield f'{tool}, in QEMU ({build}): {name}', check_in_qemu, place, tool, tools[tool], name
+            for tool, own in tools.items():
+                yield f'{tool}, in QEMU ({build}): {name}', check_in_qemu, place, tool, own, name
 
 
 def checks(only):
