@@ -81,8 +81,8 @@ coverage: kvm tcg
 mutants: kvm tcg
 	@QEMU_BUILDS='$(abspath $(home))' scripts/mutants $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS))
 
-# BASE=..., TOPIC=NAME, VERSION=vN, RFC=1
-series: $(home)/.ready
+# TOPIC=NAME, VERSION=vN, RFC=1
+series:
 	@scripts/series $(if $(TOPIC),--topic $(TOPIC)) $(if $(VERSION),--version $(VERSION)) $(if $(RFC),--rfc)
 
 # BASES="trixie sid PATH"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from lib import bases
 from lib.command import main, no_options
-from lib.git import BASE_REF, BRANCH, Tree, clone
+from lib.git import BASE_REF, Tree, clone
 from lib.system import BUILD, TOP, Error
 from lib.tap import point, report
 
@@ -69,9 +69,7 @@ def commands():
     """{command as printed, without its comment: document}"""
     found = {}
     for document in Tree(TOP).git('ls-files', '--', '*.md', '*.rst').splitlines():
-        # QEMU's document from the grafted tree: topics after the one that carries it can add to it
-        place = bases.home() / 'src' if document.startswith('docs/system/') else TOP
-        for command in shown_in((place / document).read_text()):
+        for command in shown_in((TOP / document).read_text()):
             found.setdefault(command, document)
     return found
 
@@ -124,7 +122,6 @@ def checkout():
     place.parent.mkdir(parents=True, exist_ok=True)
     copy = clone(Tree(bases.home() / 'src'), place)
     copy.git('checkout', '-q', '-b', 'base', BASE_REF)
-    copy.git('branch', '-q', '-D', BRANCH)
 
 
 def check_table(shown, table):

@@ -32,7 +32,7 @@ def base_suite():
     return chosen() if chosen() in SUITES else SUITES[0]
 
 
-def home():
-    """The directory of the base's grafted tree (src) and builds (kvm, tcg)."""
-    name = chosen()
+def home(name=None):
+    """The directory of the grafted tree (src) and builds (kvm, tcg) of the base NAME, or of the one to work on."""
+    name = name or chosen()
     return BUILD / (name if name in SUITES else re.sub(r'[^\w.+]+', '-', str(pathlib.Path(name).resolve())).strip('-'))

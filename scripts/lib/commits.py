@@ -12,9 +12,6 @@ from lib.git import BASE_REF, identity
 from lib.queue import entries, with_needs
 from lib.system import Error
 
-# If target/ppc/kvm.c uses this, the base has upstream's version of the series
-UPSTREAM = 'KVM_CAP_PPC_COMPAT_CAPS'
-
 
 def function_of(line):
     """The function that an @@ LINE names, without its parameters, which can differ between bases."""
@@ -46,15 +43,11 @@ def check_places(tree, entry, before, after):
 
 def carried(tree, entry, name):
     """The blob of a file that ENTRY carries, as ENTRY leaves it."""
-    path = entry.root / name
-    if not path.exists():
-        raise Error(f'{entry.name}: Carries: names {name}, which does not exist: add it, or correct the header')
-    return tree.git('hash-object', '-w', '--path', name, str(path)).strip()
+    return tree.git('hash-object', '-w', '--stdin', data=entry.adds[name]).strip()
 
 
 def apply_entry(tree, entry, parent, index, blob=carried):
-    """Apply ENTRY to PARENT, and return the tree; BLOB gives the content of each file that ENTRY carries."""
-    tree.git('read-tree', parent, index=index)
+    """Apply ENTRY to PARENT in INDEX, and return the tree; BLOB gives the content of each file that ENTRY carries."""
     if entry.diff.strip():
         done = tree.git('apply', '--cached', '--recount', '--whitespace=nowarn', '-', index=index,
                         data=entry.diff, check=False)
@@ -82,13 +75,25 @@ def commit_entry(tree, entry, parent, index, when):
                     data=entry.message, extra={**identity(), **date}).strip()
 
 
+def has_word(tree, commit, name, word):
+    return not tree.git('grep', '-q', '-w', '-F', '-e', word, commit, '--', name, check=False).returncode
+
+
+def has_change(tree, commit, entry):
+    """Whether COMMIT has the change of ENTRY, according to its Unless: header."""
+    return bool(entry.unless) and has_word(tree, commit, *entry.unless)
+
+
 def commit_entries(tree, base, listed):
-    """Commit the entries on BASE without touching the work tree, and return the last commit."""
+    """Commit the entries that BASE lacks, without touching the work tree, and return the last commit."""
     seconds = int(tree.git('show', '-s', '--format=%ct', base))
     commit = base
     with tempfile.TemporaryDirectory() as scratch:
+        index = pathlib.Path(scratch, 'index')
+        tree.git('read-tree', base, index=index)
         for number, entry in enumerate(listed, 1):
-            commit = commit_entry(tree, entry, commit, pathlib.Path(scratch, 'index'), f'{seconds + number} +0000')
+            if not has_change(tree, commit, entry):
+                commit = commit_entry(tree, entry, commit, index, f'{seconds + number} +0000')
     return commit
 
 
@@ -108,41 +113,3 @@ def edited(tree):
 def says(tree, tip):
     """The messages and trees of the commits up to TIP, for a comparison that ignores the committer."""
     return tree.git('log', '--format=%T %B', f'{BASE_REF}..{tip}')
-
-
-def has_upstream(tree, base):
-    """Whether BASE has upstream's version of this series, which asks the kernel too."""
-    return bool(tree.git('grep', '-l', UPSTREAM, base, '--', 'target/ppc/kvm.c', check=False).stdout)
-
-
-def without(tree, entry, commit, index):
-    """The tree of COMMIT with ENTRY reverted, or None if COMMIT does not contain it."""
-    tree.git('read-tree', commit, index=index)
-    if entry.diff.strip() and tree.git('apply', '--cached', '-R', '--recount', '-', index=index, data=entry.diff,
-                                       check=False).returncode:
-        return None
-    for name in entry.carries:
-        if tree.git('ls-files', '-s', '--', name, index=index).split()[1:2] != [carried(tree, entry, name)]:
-            return None
-        tree.git('update-index', '--force-remove', '--', name, index=index)
-    return tree.git('write-tree', index=index).strip()
-
-
-def still_adds(tree, base, listed):
-    """(entry, 'there', 'adds' or 'adapt') for each entry; entries that apply are committed one after the other."""
-    states, commit, when = {}, base, tree.git('show', '-s', '--format=%ct +0000', base).strip()
-    with tempfile.TemporaryDirectory() as scratch:
-        index = pathlib.Path(scratch, 'index')
-        for entry in listed:
-            # try to apply first: reverting an entry that only removes lines could succeed anywhere
-            try:
-                commit = commit_entry(tree, entry, commit, index, when)
-                states[entry] = 'adds'
-            except Error:
-                states[entry] = 'adapt'
-        # revert the last one first: a later entry can change what an earlier one added
-        for entry in reversed([entry for entry, state in states.items() if state == 'adapt']):
-            before = without(tree, entry, base, index)
-            if before:
-                states[entry], base = 'there', before
-    return [*states.items()]

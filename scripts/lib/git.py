@@ -9,8 +9,7 @@ import subprocess
 
 from lib.system import TOP, Error, culprit
 
-BRANCH = 'host-compat'
-# The commit that a worktree's branch is based on; the user may rebase the branch.
+# The commit that the grafted commits are based on; the user may rebase them.
 BASE_REF = 'refs/worktree/host-compat-base'
 # The last commit that graft made: everything that differs from it is an edit.
 GRAFTED_REF = 'refs/worktree/host-compat-grafted'

@@ -1,20 +1,23 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The grafted tree: a source package or a checkout, with the series on a branch."""
+"""The grafted tree: a source package or a checkout, with the series as commits."""
 
-import collections
 import contextlib
 import re
 import shutil
 import subprocess
 
 from lib import bases
-from lib.commits import UPSTREAM, commit_entries, edited, has_upstream, still_adds
+from lib.commits import commit_entries, edited, has_change, has_word
 from lib.debian import Suite
-from lib.git import BASE_REF, BRANCH, GRAFTED_REF, Tree, identity, unlock
+from lib.git import BASE_REF, GRAFTED_REF, Tree, identity, unlock
 from lib.queue import entries, queue, with_needs
 from lib.refresh import finish
 from lib.system import TOP, Error, culprit, locked, say, scratch
+
+# Upstream's own version of the series, as (file, word): what it does, and the kernel's header that it needs
+UPSTREAM = (('target/ppc/kvm.c', 'kvm_ppc_host_compat_pvr'),
+            ('linux-headers/linux/kvm.h', 'KVM_PPC_GET_COMPAT_CAPS'))
 
 
 def fetch_source(suite, where):
@@ -32,7 +35,7 @@ def fetch_source(suite, where):
         version = re.search(r'^Version: (.*)$', dsc.read_text(), re.M)[1]
         shutil.rmtree(half / '.pc', ignore_errors=True)
         tree = Tree(half)
-        tree.git('init', '-q', '-b', BRANCH)
+        tree.git('init', '-q')
         date = subprocess.run(['dpkg-parsechangelog', '-l', half / 'debian/changelog', '-S', 'Timestamp'],
                               check=True, text=True, capture_output=True).stdout.strip()
         stamp = {f'GIT_{who}_DATE': f'{date} +0000' for who in ('AUTHOR', 'COMMITTER')}
@@ -45,18 +48,15 @@ def fetch_source(suite, where):
 
 
 def add_worktree(checkout, where):
-    """Add a worktree to a QEMU checkout, on a new branch."""
+    """Add a worktree to a QEMU checkout; its HEAD is detached, so that several can share a repository."""
     owner = Tree(checkout)
     prefix = owner.git('rev-parse', '--show-prefix', check=False)
     # with a prefix, it is a subdirectory of some other repository
     if not (owner.path / 'target/ppc/compat.c').exists() or prefix.returncode or prefix.stdout.strip():
         raise Error(f'{checkout} is not a git checkout of QEMU')
     owner.git('worktree', 'prune')
-    if owner.tip(f'refs/heads/{BRANCH}'):
-        raise Error(f'{checkout} has a branch {BRANCH} already: rename it, or, if it has only commits that graft made, '
-                    f'delete it with git -C {checkout} branch -D {BRANCH}')
     where.parent.mkdir(parents=True, exist_ok=True)
-    owner.git('worktree', 'add', '-q', '-b', BRANCH, str(where), 'HEAD')
+    owner.git('worktree', 'add', '-q', '--detach', str(where), 'HEAD')
     for ref in (BASE_REF, GRAFTED_REF):
         Tree(where).git('update-ref', ref, 'HEAD')
 
@@ -78,22 +78,16 @@ def open_tree(base):
     return Tree(where)
 
 
-def check_upstream(tree, base, listed):
-    """Report which entries still add something to a base that has upstream's version."""
-    found = still_adds(tree, base, listed)
-    for entry, state in found:
-        say(f'{state}: {entry.subject}')
-    count = collections.Counter(state for _, state in found)
-    words = f'this base has upstream\'s version of the series ({UPSTREAM} in target/ppc/kvm.c): ' \
-        f'{count["adds"]} of {len(found)} entries still add something without changes'
-    if count['adds'] < len(found):
-        raise Error(f'{words}, {count["there"]} are in the base, {count["adapt"]} do not apply: remove those that are '
-                    'in the base from series/, adapt or remove the others, or choose another base')
-    say(f'{words}: check what they and upstream\'s version both do')
+def check_base(tree, base):
+    """Check that BASE has all of upstream's version, or nothing of it that the series would meet."""
+    function, header = UPSTREAM
+    if has_word(tree, base, *function) and not has_word(tree, base, *header):
+        raise Error(f'{function[0]} of this base has {function[1]}, but its {header[0]} has no {header[1]}: choose a '
+                    'base that has both, or neither')
 
 
 def check_out(tree, commit):
-    """Set the branch and the files to COMMIT.
+    """Set HEAD and the files to COMMIT.
 
     GRAFTED_REF is missing meanwhile.  If it is missing at the start, an earlier run was interrupted here: it
     may have left locks, and what differs in the tree is not the user's edit.
@@ -102,7 +96,7 @@ def check_out(tree, commit):
         tree.git('update-ref', '-d', GRAFTED_REF)
     else:
         unlock(tree)
-    tree.git('symbolic-ref', 'HEAD', f'refs/heads/{BRANCH}')
+    tree.git('update-ref', '--no-deref', 'HEAD', commit)
     tree.git('reset', '-q', '--hard', commit)
     tree.git('update-ref', GRAFTED_REF, commit)
 
@@ -132,8 +126,10 @@ def apply_to(base, listed):
         raise Error(f'the grafted tree has edits that are not in series/ ({(dirty or ["commits"])[0]}): keep '
                     f'them with scripts/graft refresh, or drop them with git -C '
                     f'{tree.path.relative_to(TOP)} reset --hard {GRAFTED_REF}')
-    if has_upstream(tree, tree.tip(BASE_REF)):
-        check_upstream(tree, tree.tip(BASE_REF), listed)
-    commit = commit_entries(tree, tree.tip(BASE_REF), listed)
+    base = tree.tip(BASE_REF)
+    check_base(tree, base)
+    for entry in (entry for entry in listed if has_change(tree, base, entry)):
+        say(f'{entry.name} is passed over: {entry.unless[0]} of this base has {entry.unless[1]}')
+    commit = commit_entries(tree, base, listed)
     if commit != grafted:
         check_out(tree, commit)

@@ -1,86 +1,89 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A topic as mails: patches for git am, and a cover letter with figures from the last runs."""
+"""A topic as mails: a cover letter, and patches for git am, from series/ and the files that it carries alone."""
 
-import json
+import email.message
+import email.policy
+import email.utils
 import pathlib
 import re
-import shutil
-import textwrap
+import subprocess
+import tempfile
+from email.headerregistry import Address
 
-from lib.commits import commit_topic
 from lib.git import identity
-from lib.queue import FIGURES, entries, with_needs
-from lib.system import BUILD, run, say
-from tests.lab import matrix
+from lib.queue import git_apply, with_needs
+
+# A hunk: its @@ line and the lines after it, in which an empty line is one of context
+HUNK = re.compile(r'^@@ -(\d+)\S* \+(\d+)\S* (@@.*\n)((?:[-+ \\].*\n|\n)*)', re.M)
 
 
-def write_mails(tree, topic, commits, output, version=None, rfc=False):
-    """Write TOPIC, the range COMMITS, to files in OUTPUT; return them in order, the cover letter first."""
-    output = pathlib.Path(output).resolve()
-    shutil.rmtree(output, ignore_errors=True)
-    options = [f'--reroll-count={version}'] if version else []
-    options += ['--rfc'] if rfc else []
-    names = tree.git('-c', 'format.signOff=true', '-c', 'format.from=false', 'format-patch',
-                     '--cover-letter', '--no-base', '--src-prefix=a/', '--dst-prefix=b/',
-                     '--diff-algorithm=histogram', *options, '-o', str(output), '..'.join(commits),
-                     extra=identity()).splitlines()
-    cover = pathlib.Path(names[0])
-    text = cover.read_text().replace('*** SUBJECT HERE ***', topic.subject)
-    cover.write_text(text.replace('*** BLURB HERE ***', topic.text))
-    return [pathlib.Path(name) for name in names]
+def counted(hunk):
+    """A hunk with the numbers of its lines, which an entry need not have right."""
+    old, new, rest, body = hunk.groups()
+    kinds = [line[:1] for line in body.splitlines()]
+    fewer, more = (len(kinds) - kinds.count(other) - kinds.count('\\') for other in '+-')
+    return f'@@ -{old},{fewer} +{new},{more} {rest}{body}'
 
 
-def matrix_figures(rows):
-    right = {qemu: [matrix.came_to(row['runs'][qemu]) == row['patched'] for row in rows] for qemu in matrix.QEMUS}
-    kernels = sorted({run['l1']['kernel'] for row in rows for run in row['runs'].values()})
-    return f'Of {len(rows)} combinations of host, mode, nested API, kernel and options, {sum(right["distro"])} come ' \
-        f'out right with unpatched QEMU and {sum(right["patched"])} with all series of this set ' \
-        f'(Linux {", ".join(kernels)}).'
+def new_file(name, text):
+    lines = text.splitlines()
+    return f'diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n' \
+        f'@@ -0,0 +1,{len(lines)} @@\n' + ''.join(f'+{line}\n' for line in lines)
 
 
-def bench_figures(found):
-    *_, ours, theirs = found['runs']
-    return f'A change of mode of {ours["vcpus"]} vCPUs takes {ours["cas"]} ioctls instead of {theirs["cas"]}.'
+def diff_of(entry):
+    """What ENTRY changes and adds, by file."""
+    parts = re.split(r'^(?=diff --git )', HUNK.sub(counted, entry.diff), flags=re.M)
+    parts = [part for part in parts if part] + [new_file(*added) for added in entry.adds.items()]
+    return ''.join(sorted(parts, key=lambda part: part.splitlines()[0]))
 
 
-# How the cover letter words the results of "make matrix" and "make bench" in build/
-WORDS = dict(zip(FIGURES, (matrix_figures, bench_figures), strict=True))
+def mail(subject, text):
+    who = identity()
+    made = email.message.EmailMessage(email.policy.default.clone(max_line_length=None))
+    # by this line, git knows a mail
+    made.set_unixfrom(f'From {"0" * 40} Mon Sep 17 00:00:00 2001')
+    made['From'] = Address(who['GIT_AUTHOR_NAME'], addr_spec=who['GIT_AUTHOR_EMAIL'])
+    made['Date'] = email.utils.localtime()
+    made['Subject'] = subject
+    made.set_content(text, cte='8bit')
+    return made.as_bytes(unixfrom=True)
 
 
-def figures(topics, topic):
-    changed = max(entry.path.stat().st_mtime for entry in entries(topics.values()))
-    for name in topic.figures:
-        path = BUILD / f'{name}.json'
-        if path.exists() and path.stat().st_mtime > changed:
-            yield textwrap.fill(WORDS[name](json.loads(path.read_text())), 76)
-        else:
-            say(f'{topic.name}: the cover letter has no figures of "make {name}", which has not run since the series '
-                'changed')
+def signed(message):
+    who = identity()
+    trailer = f'Signed-off-by: {who["GIT_AUTHOR_NAME"]} <{who["GIT_AUTHOR_EMAIL"]}>'
+    return subprocess.run(['git', 'interpret-trailers', '--trailer', trailer], input=message, check=True, text=True,
+                          stdout=subprocess.PIPE).stdout
 
 
-def needed(topics, topic):
-    subjects = [other.subject for other in with_needs(topics, [topic.name]) if other is not topic]
-    if subjects:
-        yield 'This applies on top of\n' + '\n'.join(f'  {subject}' for subject in subjects)
+def patch(entry):
+    """The text of ENTRY's mail."""
+    diff = diff_of(entry)
+    with tempfile.TemporaryDirectory() as scratch:
+        stat = git_apply(pathlib.Path(scratch), diff, '--stat', '--summary')
+    _, _, body = signed(entry.message).partition('\n\n')
+    return f'{body}---\n{stat}\n{diff}'
 
 
-def recipients(tree, mails):
-    """The people and lists that QEMU's MAINTAINERS names for these patches."""
-    found = run(['perl', 'scripts/get_maintainer.pl', '--nogit', '--nogit-fallback', '--norolestats',
-                 *map(str, mails)], cwd=tree.path)
-    return '---\nTo, from scripts/get_maintainer.pl:\n' + ''.join(f'  {line}\n' for line in found.splitlines())
+def cover(topics, topic):
+    """The text of TOPIC's cover letter."""
+    needs = ''.join(f'  {other.subject}\n' for other in with_needs(topics, [topic.name]) if other is not topic)
+    needs = needs and f'This applies on top of\n{needs}\n'
+    listed = ''.join(f'  {entry.subject}\n' for entry in topic.entries)
+    return f'{topic.text}\n\n{needs}{identity()["GIT_AUTHOR_NAME"]} ({len(topic.entries)}):\n{listed}'
 
 
-def complete_cover(cover, tree, mails, paragraphs):
-    """Add PARAGRAPHS and the recipients after the text, before git's list of patches."""
-    text, *summary = re.split(r'\n\n(?=.+ \(\d+\):\n)', cover.read_text(), maxsplit=1)
-    cover.write_text('\n\n'.join([text, *paragraphs, recipients(tree, mails).rstrip(), *summary]))
-
-
-def write_series(tree, topics, topic, version=None, rfc=False):
-    """Write TOPIC to build/series, with a complete cover letter; return the files in order."""
-    mails = write_mails(tree, topic, commit_topic(tree, topics, topic.name), BUILD / 'series' / topic.name,
-                        version, rfc)
-    complete_cover(mails[0], tree, mails[1:], [*figures(topics, topic), *needed(topics, topic)])
-    return mails
+def write_mails(topics, topic, folder, version='', rfc=False):
+    """Write TOPIC to files in FOLDER, which is created; return them in order, the cover letter first."""
+    folder.mkdir(parents=True)
+    count = len(topic.entries)
+    kind = ' '.join([*(['RFC'] if rfc else []), 'PATCH', *([f'v{version}'] if version else [])])
+    texts = [('0000-cover-letter.patch', topic.subject, cover(topics, topic)),
+             *((entry.path.name, entry.subject, patch(entry)) for entry in topic.entries)]
+    paths = []
+    for number, (name, subject, text) in enumerate(texts):
+        paths.append(folder / (f'v{version}-{name}' if version else name))
+        paths[-1].write_bytes(mail(f'[{kind} {number:0{len(str(count))}}/{count}] {subject}', text))
+    return paths

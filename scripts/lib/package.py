@@ -42,8 +42,10 @@ def write_patches(tree, package, who):
     """Append the grafted commits to the suite's patches, with DEP-3 headers."""
     names = []
     commits = tree.git('rev-list', '--reverse', f'{BASE_REF}..HEAD').split()
-    for commit, entry in zip(commits, entries(queue().values()), strict=True):
+    by_subject = {entry.subject: entry for entry in entries(queue().values())}
+    for commit in commits:
         subject, body = tree.git('show', '-s', '--format=%s%n%b', commit).split('\n', 1)
+        entry = by_subject[subject]
         stamp = Tree(TOP).git('log', '-1', '--format=%cs', '--', str(entry.path), *entry.carries).strip()
         long = ''.join(f' {line or "."}\n' for line in body.strip().splitlines())
         diff = tree.git('diff-tree', '-p', '--no-renames', f'{commit}^', commit)

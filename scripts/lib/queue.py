@@ -3,18 +3,40 @@
 """The queue: the topics in series/, and their entries."""
 
 import email
+import functools
 import graphlib
+import pathlib
 import re
+import tempfile
 
+from lib.git import Tree
 from lib.system import TOP, Error, Unknown
 
 SERIES = TOP / 'series'
-# A cover letter can ask for the results of these make targets
-FIGURES = ('matrix', 'bench')
 
 
 def folded(message, header):
     return ' '.join((message[header] or '').split())
+
+
+def git_apply(place, diff, *options):
+    """Run git apply in PLACE, which need not be in a repository."""
+    alone = {'GIT_CEILING_DIRECTORIES': str(place.resolve().parent)}
+    return Tree(place).git('apply', '--recount', '--whitespace=nowarn', *options, '-', data=diff, extra=alone)
+
+
+def applied(entry, name, text, *options):
+    """TEXT, the content of the file NAME, after git apply of ENTRY's hunks for it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = pathlib.Path(scratch, name)
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        try:
+            git_apply(pathlib.Path(scratch), entry.diff, f'--include={name}', *options)
+        except Error:
+            raise Error(f'{entry.name}: the hunks for {name} do not fit the file in this repository, which has the '
+                        'change of every entry: adapt one of them') from None
+        return path.read_text()
 
 
 class Entry:
@@ -22,18 +44,42 @@ class Entry:
 
     def __init__(self, path):
         self.path, self.topic, self.root = path, path.parent.name, path.parents[2]
+        # queue() sets the entries that follow
+        self.later = ()
         self.name = str(path.relative_to(self.root))
         head, mark, self.diff = path.read_text().partition('\n---\n')
         message = email.message_from_string(head)
         self.subject = folded(message, 'Subject')
         self.carries = folded(message, 'Carries').split()
+        # the file and the word in it that tell that a base has this entry's change
+        self.unless = folded(message, 'Unless').split()
         self.body = message.get_payload().strip()
         if not self.subject or not self.body or not mark:
             raise Error(f'{self.name}: an entry needs a Subject: header, a message, a line with --- and hunks')
+        if len(self.unless) not in (0, 2):
+            raise Error(f'{self.name}: Unless: takes a file and a word')
 
     @property
     def message(self):
         return f'{self.subject}\n\n{self.body}\n'
+
+    @property
+    def changes(self):
+        """The files that its hunks change."""
+        return re.findall(r'^\+\+\+ b/(.*)', self.diff, re.M)
+
+    @functools.cached_property
+    def adds(self):
+        """{file that it carries: the content before later entries change it}"""
+        found = {}
+        for name in self.carries:
+            path = self.root / name
+            if not path.exists():
+                raise Error(f'{self.name}: Carries: names {name}, which does not exist: add it, or correct the header')
+            found[name] = path.read_text()
+            for entry in reversed([entry for entry in self.later if name in entry.changes]):
+                found[name] = applied(entry, name, found[name], '--reverse')
+        return found
 
     @property
     def slug(self):
@@ -51,12 +97,9 @@ class Topic:
         message = email.message_from_string(cover.read_text())
         self.subject, self.text = folded(message, 'Subject'), message.get_payload().strip()
         self.needs = [name for name in folded(message, 'Needs').split() if name != 'none']
-        self.figures = folded(message, 'Figures').split()
         self.entries = [Entry(path) for path in sorted(folder.glob('*.patch'))]
         if not self.subject or not self.text:
             raise Error(f'series/{self.name}/cover.txt: a cover needs a Subject: header, an empty line and a text')
-        if not set(self.figures) <= set(FIGURES):
-            raise Error(f'series/{self.name}/cover.txt: Figures: takes {" and ".join(FIGURES)}')
         if not self.entries:
             raise Error(f'series/{self.name} has no entry: add one, or remove the directory')
 
@@ -95,8 +138,12 @@ def queue(folder=SERIES):
         ready = sorted([*ready, *order.get_ready()])
         names.append(ready.pop(0))
         order.done(names[-1])
-    check_once(entries(found.values()))
-    return {name: found[name] for name in names}
+    topics = {name: found[name] for name in names}
+    listed = entries(topics.values())
+    check_once(listed)
+    for position, entry in enumerate(listed, 1):
+        entry.later = listed[position:]
+    return topics
 
 
 def with_needs(topics, names):

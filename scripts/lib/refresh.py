@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from lib import bases
 from lib.commits import apply_entry, commit_entries, edited, says
-from lib.git import BASE_REF, BRANCH, GRAFTED_REF, Tree, unlock
-from lib.queue import SERIES, entries, queue, with_needs
+from lib.git import BASE_REF, GRAFTED_REF, Tree, unlock
+from lib.queue import SERIES, applied, entries, queue, with_needs
 from lib.system import TOP, Error, scratch, write_whole
 
 SPDX = 'GPL-2.0-or-later'
@@ -80,17 +80,20 @@ def changed(tree, step, kind):
 def text_of(tree, step, old):
     """The text of STEP's entry: OLD, byte for byte, if that still produces STEP."""
     with tempfile.TemporaryDirectory() as folder:
+        index = pathlib.Path(folder, 'index')
+        tree.git('read-tree', step.before, index=index)
         try:
             if old and old.message == f'{step.subject}\n\n{step.body}\n' and step.after == apply_entry(
-                    tree, old, step.before, pathlib.Path(folder, 'index'),
+                    tree, old, step.before, index,
                     lambda tree, _, name: tree.git('rev-parse', '--verify', '-q', f'{step.after}:{name}').strip()):
                 return old.path.read_text()
         except Error:
             # another entry changed the context of its hunks
             pass
     carries = ''.join(f' {name}' for name in changed(tree, step, 'A'))
-    return f'Subject: {step.subject}\nCarries:{carries}\nSPDX-License-Identifier: {SPDX}\n\n{step.body}\n---\n' \
-        + hunks_of(tree, step, changed(tree, step, 'a'))
+    unless = f'Unless: {" ".join(old.unless)}\n' if old and old.unless else ''
+    return f'Subject: {step.subject}\nCarries:{carries}\n{unless}SPDX-License-Identifier: {SPDX}\n\n' \
+        f'{step.body}\n---\n' + hunks_of(tree, step, changed(tree, step, 'a'))
 
 
 def fold(tree, commits, names):
@@ -125,7 +128,7 @@ def steps_of(tree, base):
     return found
 
 
-def topics_of(steps, known, applied):
+def topics_of(steps, known, chosen):
     """The topic of each of STEPS: a new commit belongs to the topic of the one before it, or of the first known one."""
     names = [known[step.subject].topic if step.subject in known else None for step in steps]
     first = next(filter(None, names), None)
@@ -134,10 +137,10 @@ def topics_of(steps, known, applied):
     for step, name in zip(steps, names):
         if subjects.count(step.subject) > 1 or not step.body:
             raise Error(f'the commit "{step.subject}" has the same subject as another commit, or no body: reword it')
-        if name not in applied:
+        if name not in chosen:
             raise Error(f'the commit "{step.subject}" is an entry of {name}, which is not applied: run scripts/graft '
                         f'--topic {name} first')
-    for name in applied:
+    for name in chosen:
         if name not in names:
             raise Error(f'no commit of the topic {name} is left: restore one, or remove series/{name} and graft')
     return names
@@ -149,27 +152,34 @@ def write(path, text):
         path.write_text(text)
 
 
-def write_topic(tree, folder, steps, known):
-    """Write STEPS as the entries of FOLDER, number them, and remove all others."""
-    texts = {}
-    for number, step in enumerate(steps, 1):
-        old = known.get(step.subject)
-        words = re.sub(r'[^a-z0-9]+', '-', step.subject.lower()).strip('-')
-        slug = old.slug if old else f'{words[:52].strip("-")}.patch'
-        texts[folder / f'{number:04}-{slug}'] = text_of(tree, step, old)
+def entry_of(tree, step, old):
+    """(file name without its number, text) of STEP's entry, which was OLD before."""
+    words = re.sub(r'[^a-z0-9]+', '-', step.subject.lower()).strip('-')
+    return old.slug if old else f'{words[:52].strip("-")}.patch', text_of(tree, step, old)
+
+
+def write_topic(tree, folder, steps, known, passed):
+    """Write STEPS as the entries of FOLDER and number them; keep those PASSED over, by position, only."""
+    written = [entry_of(tree, step, known.get(step.subject)) for step in steps]
+    for position, entry in passed.items():
+        written.insert(position, (entry.slug, entry.path.read_text()))
+    texts = {folder / f'{number:04}-{slug}': text for number, (slug, text) in enumerate(written, 1)}
     for path in {*folder.glob('*.patch')} - {*texts}:
         path.unlink()
     for path, text in texts.items():
         write(path, text)
 
 
-def write_carried(tree, root, steps, listed):
-    """Write the files that STEPS add below ROOT, and remove those that only the entries LISTED added."""
-    brought = {name: step.after for step in steps for name in changed(tree, step, 'A')}
-    for name, after in brought.items():
-        write(root / name, tree.show(after, name))
+def write_carried(tree, folder, steps, listed):
+    """Write the files that STEPS add, as all of FOLDER leaves them; remove those that only the entries LISTED added."""
+    brought = {name: tree.show(step.after, name) for step in steps for name in changed(tree, step, 'A')}
+    for entry in entries(queue(folder).values()):
+        for name in {*entry.changes} & {*brought}:
+            brought[name] = applied(entry, name, brought[name])
+    for name, text in brought.items():
+        write(folder.parent / name, text)
     for name in {name for entry in listed for name in entry.carries} - {*brought}:
-        (root / name).unlink(missing_ok=True)
+        (folder.parent / name).unlink(missing_ok=True)
 
 
 def copied(folder, root):
@@ -189,17 +199,19 @@ def rewrite(tree, folder):
     """Write the branch's commits and uncommitted edits to FOLDER; return the resulting commit and their number."""
     base, topics = tree.tip(BASE_REF), queue(folder)
     subjects = tree.git('log', '--format=%s', f'{BASE_REF}..{GRAFTED_REF}').splitlines()
-    applied = [topic for topic in topics.values() if any(entry.subject in subjects for entry in topic.entries)]
-    if says(tree, commit_entries(tree, base, entries(applied))) != says(tree, GRAFTED_REF):
+    grafted = [topic for topic in topics.values() if any(entry.subject in subjects for entry in topic.entries)]
+    if says(tree, commit_entries(tree, base, entries(grafted))) != says(tree, GRAFTED_REF):
         raise Error(f'series/ or a file that it carries was changed since scripts/graft ran: stash or drop the edits '
                     f'in {os.path.relpath(tree.path, TOP)}, run scripts/graft, restore the edits, then refresh')
     steps, known = steps_of(tree, base), {entry.subject: entry for entry in entries(topics.values())}
-    names, own = [topic.name for topic in applied], collections.defaultdict(list)
+    names, own = [topic.name for topic in grafted], collections.defaultdict(list)
+    passed = {topic.name: {position: entry for position, entry in enumerate(topic.entries)
+                           if entry.subject not in subjects} for topic in grafted}
     for step, name in zip(steps, topics_of(steps, known, names)):
         own[name].append(step)
     for name in names:
-        write_topic(tree, folder / name, own[name], known)
-    write_carried(tree, folder.parent, steps, entries(applied))
+        write_topic(tree, folder / name, own[name], known, passed[name])
+    write_carried(tree, folder, steps, [entry for entry in entries(grafted) if entry.subject in subjects])
     commit = commit_entries(tree, base, entries(with_needs(queue(folder), names)))
     left = tree.git('diff', '--name-only', commit, steps[-1].after).split()
     if left:
@@ -239,7 +251,7 @@ def finish(root=TOP):
             write_whole(path, text)
     tree, commit = Tree((ready / 'tree').read_text()), (ready / 'commit').read_text()
     unlock(tree)
-    tree.git('update-ref', f'refs/heads/{BRANCH}', commit)
+    tree.git('update-ref', '--no-deref', 'HEAD', commit)
     tree.git('update-ref', GRAFTED_REF, commit)
     tree.git('reset', '-q', '--mixed', commit)
     with scratch(root / 'build/refresh.part') as part:

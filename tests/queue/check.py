@@ -2,21 +2,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Check the topics of series/ on the grafted base.  Prints TAP."""
 
+import contextlib
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import tempfile
 
 from lib import bases
 from lib.command import Parser, main
-from lib.commits import UPSTREAM, commit_entries, commit_topic, functions, has_upstream, says, still_adds
+from lib.commits import commit_entries, commit_topic, functions, has_change, says
 from lib.debian import Suite
-from lib.git import BASE_REF, BRANCH, GRAFTED_REF, Tree, clone, identity
-from lib.mails import write_mails
+from lib.git import BASE_REF, GRAFTED_REF, Tree, clone, identity
+from lib.grafting import UPSTREAM
 from lib.queue import SERIES, entries, queue
 from lib.refresh import copied, refresh
-from lib.system import BUILD, TOP, Error
+from lib.system import BUILD, TOP, Error, run
 from lib.tap import Skip, point, report
 
 MAX_CONTEXT = 3
@@ -81,29 +83,68 @@ def check_applies(tree, topics):
 def check_out(copy, commit, *names):
     """Check out COMMIT in COPY, only with the folders of NAMES."""
     copy.git('sparse-checkout', 'set', *sorted({str(pathlib.PurePath(name).parent) for name in names} - {'.'}))
-    copy.git('checkout', '-q', '-B', BRANCH, commit)
+    copy.git('checkout', '-q', '--detach', commit)
 
 
 def check_am(tree, below, tip, mails):
-    """Check that git am of a topic's mails produces its tree."""
+    """Check that git am of a topic's MAILS, without those of entries that the base has, produces its tree."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = clone(tree, pathlib.Path(scratch, 'qemu'))
         check_out(copy, below, *tree.git('diff', '--name-only', below, tip).split())
-        copy.git('am', '-q', *map(str, mails[1:]), extra=identity())
+        copy.git('am', '-q', *map(str, mails), extra=identity())
         if copy.git('rev-parse', 'HEAD^{tree}') != tree.git('rev-parse', f'{tip}^{{tree}}'):
             raise Error('git am produces another tree than scripts/graft')
 
 
-def check_branch(tree):
-    """Check that graft does not overwrite a branch of the same name in a checkout."""
+@contextlib.contextmanager
+def grafted(copy):
+    """Graft onto the checkout COPY: (exit code, messages, grafted tree)."""
+    home = bases.home(copy.path)
+    try:
+        yield *graft(BASE=str(copy.path)), Tree(home / 'src')
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def write_alone(topics):
+    """{topic: its mails}, written from a copy of the files that scripts/series needs, without the rest."""
+    place = BUILD / 'check/series'
+    shutil.rmtree(place, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        root = copied(SERIES, pathlib.Path(scratch)).parent
+        shutil.copytree(TOP / 'scripts', root / 'scripts')
+        run([str(root / 'scripts/series'), '-o', str(place)], env={**os.environ, **identity()})
+    return {name: sorted((place / name).iterdir()) for name in topics}
+
+
+def check_worktrees(tree):
+    """Check that two worktrees of one repository can be bases, and that graft changes no branch there."""
+    with tempfile.TemporaryDirectory() as scratch:
+        one, two = clone(tree, pathlib.Path(scratch, 'one')), Tree(pathlib.Path(scratch, 'two'))
+        check_out(one, BASE_REF, 'target/ppc/compat.c')
+        one.git('branch', 'host-compat')
+        one.git('worktree', 'add', '-q', '-b', 'two', str(two.path))
+        before = one.git('for-each-ref', 'refs/heads')
+        with grafted(one) as first, grafted(two) as second:
+            for code, said, made in first, second:
+                if code or made.git('diff', '--name-only', 'HEAD', tree.tip('HEAD')):
+                    raise Error(f'graft exits with {code} and says: {said}')
+            if one.git('for-each-ref', 'refs/heads') != before:
+                raise Error('a branch of the checkout has changed')
+
+
+def check_neither(tree):
+    """Check that graft refuses a base with half of upstream's own version."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = clone(tree, pathlib.Path(scratch, 'qemu'))
-        copy.git('checkout', '-q', 'HEAD', '--', 'target/ppc/compat.c')
-        tip = copy.git('commit-tree', '-m', 'mine', '-p', 'HEAD', 'HEAD^{tree}', extra=identity()).strip()
-        copy.git('update-ref', f'refs/heads/{BRANCH}', tip)
-        code, said = graft(BASE=str(copy.path))
-        if copy.tip(BRANCH) != tip or code != 1 or f'a branch {BRANCH} already' not in said:
-            raise Error(f'graft exits with {code} and says: {said}')
+        check_out(copy, BASE_REF, *(name for name, _ in UPSTREAM))
+        (function, caller), (header, word) = UPSTREAM
+        (copy.path / function).write_text(f'{tree.show(BASE_REF, function)}/* {caller} */\n')
+        (copy.path / header).write_text(tree.show(BASE_REF, header).replace(word, 'OTHER'))
+        copy.git('commit', '-q', '-a', '-m', 'half', extra=identity())
+        with grafted(copy) as (code, said, _):
+            if code != 1 or f'its {header} has no {word}' not in said or '\n' in said:
+                raise Error(f'graft exits with {code} and says: {said}')
 
 
 def graft(*words, **env):
@@ -144,22 +185,20 @@ def texts(root):
     return {str(path.relative_to(root)): path.read_text() for path in root.rglob('*') if path.is_file()}
 
 
-def files_of(entry):
-    return {*entry.carries, *re.findall(r'^\+\+\+ b/(.*)', entry.diff, re.M)}
-
-
-def check_refresh(tree, topics, name=None):
-    """Check that an edit in NAME changes only the last entry that touches it."""
-    wanted = set()
+def check_refresh(tree, topics, base, name):
+    """Check that an edit in NAME, on BASE, changes only the last entry that touches it, and NAME if carried."""
+    listed = entries(topics.values())
+    owner = [entry for entry in listed if name in (*entry.carries, *entry.changes)][-1]
+    wanted = {name for entry in listed if name in entry.carries} | \
+        {owner.name for _ in owner.changes if name not in owner.carries}
     with tempfile.TemporaryDirectory() as scratch:
         root, copy = pathlib.Path(scratch, 'root'), clone(tree, pathlib.Path(scratch, 'qemu'))
+        copy.git('update-ref', BASE_REF, base)
+        copy.git('update-ref', GRAFTED_REF, commit_entries(tree, base, listed))
         folder, before = copied(SERIES, root), texts(root)
-        check_out(copy, GRAFTED_REF, *filter(None, [name]))
-        if name:
-            owner = [entry for entry in entries(topics.values()) if name in files_of(entry)][-1]
-            wanted = {name if name in owner.carries else owner.name}
-            path = copy.path / name
-            path.write_text(f'{path.read_text()}{EDIT}\n')
+        check_out(copy, GRAFTED_REF, name)
+        path = copy.path / name
+        path.write_text(f'{path.read_text()}{EDIT}\n')
         refresh(copy, folder)
         after = texts(root)
     changed = {name for name in {*before, *after} if before.get(name) != after.get(name)}
@@ -167,32 +206,26 @@ def check_refresh(tree, topics, name=None):
         raise Error(f'{", ".join(sorted(changed)) or "nothing"} changes instead of {", ".join(wanted) or "nothing"}')
 
 
-def check_upstream(tree, topics):
-    """Check a base that has the first entries, as upstream's own version would, and a file of the others."""
-    listed, there = entries(topics.values()), 3
-    base = commit_entries(tree, tree.tip(BASE_REF), listed[:there])
-    if has_upstream(tree, base):
-        raise Error(f'{UPSTREAM} is in target/ppc/kvm.c already: the check has no base without it')
-    with tempfile.TemporaryDirectory() as scratch:
-        index = pathlib.Path(scratch, 'index')
-        tree.git('read-tree', base, index=index)
-        text = tree.show(base, 'target/ppc/kvm.c') + f'/* {UPSTREAM} */\n'
-        blob = tree.git('hash-object', '-w', '--stdin', data=text).strip()
-        tree.git('update-index', '--cacheinfo', f'100644,{blob},target/ppc/kvm.c', index=index)
-        other = [entry for entry in listed[there:] if entry.carries][-1]
-        name = other.carries[0]
-        tree.git('update-index', '--add', '--cacheinfo', f'100644,{blob},{name}', index=index)
-        new = tree.git('write-tree', index=index).strip()
-    base = tree.git('commit-tree', '-p', base, '-m', 'upstream', new, extra=identity()).strip()
-    behind = listed[listed.index(other) + 1:]
-    wrong = []
-    for number, (entry, said) in enumerate(still_adds(tree, base, listed)):
-        state = 'there' if number < there else 'adapt' if entry is other else 'adds'
-        # the state of an entry that changes the other's files is not certain
-        if said != state and not (entry in behind and files_of(entry) & files_of(other)):
-            wrong.append(f'the state of {entry.name} is "{said}", expected "{state}"')
-    if not has_upstream(tree, base) or wrong:
-        raise Error('; '.join(wrong) or 'upstream\'s version is not detected')
+def changed_later(topics):
+    """(file, topic) of the files that a topic carries, which needs no other, and that another topic changes."""
+    return [(name, topic) for topic in topics.values() if not topic.needs
+            for entry in topic.entries for name in entry.carries
+            if any(name in other.changes and other.topic != topic.name for other in entry.later)]
+
+
+def check_unless(tree, topics):
+    """Check that an entry is passed over on a base that has its change, and that a refresh there keeps it."""
+    listed = entries(topics.values())
+    passed = [entry for entry in listed if entry.unless]
+    base = commit_entries(tree, tree.tip(BASE_REF), passed)
+    tip = commit_entries(tree, base, listed)
+    if tree.git('diff', '--name-only', tip, 'HEAD') or not passed:
+        raise Error('the result differs from that on a base without the change')
+    count = int(tree.git('rev-list', '--count', f'{base}..{tip}'))
+    if count != len(listed) - len(passed):
+        raise Error(f'{count} of {len(listed)} entries are applied')
+    hunks = [name for entry in listed for name in functions(entry.diff)]
+    check_refresh(tree, topics, base, max(hunks, key=hunks.count))
 
 
 def check_style(tree, mail):
@@ -230,36 +263,37 @@ def check_headers(tree):
             raise Error(f'{name} is {value} here and {theirs.get(name)} in the kernel')
 
 
-def checks_of(tree, topics, topic, quick):
+def checks_of(tree, topics, topic, mails, quick):
     """The checks of one topic."""
     below, tip = commit_topic(tree, topics, topic.name)
-    mails = write_mails(tree, topic, (below, tip), BUILD / 'check/series' / topic.name)
     yield f'{topic.name}: cover letter', check_cover, topic
     for entry, mail in zip(topic.entries, mails[1:], strict=True):
         yield f'{topic.name}/{entry.path.name}: form', check_entry, entry
         yield f'{topic.name}/{entry.path.name}: checkpatch', check_style, tree, mail
     if not quick:
-        yield f'{topic.name}: git am gives the same tree', check_am, tree, below, tip, mails
+        wanted = [mail for entry, mail in zip(topic.entries, mails[1:]) if not has_change(tree, below, entry)]
+        yield f'{topic.name}: git am gives the same tree', check_am, tree, below, tip, wanted
 
 
 def checks(tree, topics, quick):
     """(what is checked, function, its arguments)"""
+    written = write_alone(topics)
     for topic in topics.values():
-        yield from checks_of(tree, topics, topic, quick)
+        yield from checks_of(tree, topics, topic, written[topic.name], quick)
     yield 'the queue applies', check_applies, tree, topics
     if quick:
         return
     yield 'an unknown topic is refused', check_unknown, topics
     for name, fault in FAULTS.items():
         yield f'the queue: {name}', check_fault, topics, *fault
-    yield 'refresh without an edit', check_refresh, tree, topics
-    listed = entries(topics.values())
-    hunks = [name for entry in listed for name in functions(entry.diff)]
-    carried = [name for entry in listed for name in entry.carries if name.endswith('.c')]
-    for name in max(hunks, key=hunks.count), carried[0]:
-        yield f'refresh after an edit of {name}', check_refresh, tree, topics, name
-    yield 'a branch of the same name is kept', check_branch, tree
-    yield "a base with upstream's own version is detected", check_upstream, tree, topics
+    base, changed = tree.tip(BASE_REF), changed_later(topics)
+    for name, topic in changed[:1]:
+        yield f'refresh after an edit of {name}', check_refresh, tree, topics, base, name
+        yield f'refresh after an edit of {name}, only with {topic.name}', check_refresh, tree, {topic.name: topic}, \
+            base, name
+    yield 'an entry that the base has is passed over', check_unless, tree, topics
+    yield "a base with half of upstream's own version is refused", check_neither, tree
+    yield 'two worktrees of a repository are bases', check_worktrees, tree
     yield "the kernel's own header agrees", check_headers, tree
 
 

@@ -59,7 +59,7 @@ def check(tree, topics, topic):
     below, tip = commit_topic(tree, topics, topic.name)
     copy = prepared(tree, bases.home() / 'topics', tip)
     lines, limit = lines_of_c(tree, below, tip), LIMITS.get(topic.name)
-    count = len(topic.entries)
+    count = int(tree.git('rev-list', '--count', f'{below}..{tip}'))
     words = [f'{count} commit{"s" * (count > 1)}', f'{lines} lines of C', build_commit(copy)]
     wrong = [f'{lines} lines of C, but at most {limit} are allowed'] if limit and lines > limit else []
     for what in TESTS:
