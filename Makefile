@@ -14,8 +14,8 @@ ninja = $(lib) ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help hooks boot check quick fuzz bench coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan \
-        check-bases check-hosts check-faults bisect-check check-topics check-docs docs series deb-source
+.PHONY: help hooks boot check quick fuzz bench coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan upstream/src upstream/kvm \
+        check-bases check-upstream check-hosts check-faults bisect-check check-topics check-docs docs series deb-source
 
 help:
 	@echo 'make boot          start a nested guest under Debian'\''s QEMU and the patched one'
@@ -31,6 +31,7 @@ help:
 	@echo 'make mutants       check that a test fails for each small fault (ONLY=FILE)'
 	@echo 'make series        write patches for git am to build/series (TOPIC=host-compat)'
 	@echo 'make check-bases   build on every base; compare the results of QEMU'\''s tests'
+	@echo 'make check-upstream  test the series over upstream'\''s own version'
 	@echo 'make check-hosts   run boot and check on bare Debian 12 and 13, as root'
 	@echo 'make check-faults  interrupt boot, graft, deb-source; run them again, as root'
 	@echo 'make bisect-check  build and test each commit of the series'
@@ -53,6 +54,14 @@ kvm tcg: $(home)/.ready
 
 kvm-ubsan: kvm
 	@$(lib) $@
+
+# The base with upstream's own version, and its build
+upstream/src: $(home)/.ready
+	@$(lib) upstream
+
+upstream/kvm: $(home)/.ready
+	@$(lib) upstream kvm
+	@$(ninja) $(home)/$@ qemu-system-ppc64
 
 boot: $(home)/.ready
 	@scripts/lab boot
@@ -89,6 +98,10 @@ series:
 check-bases: $(home)/.ready
 	@$(python) -m tests.queue.bases $(BASES)
 
+# Takes 15 minutes
+check-upstream: upstream/src
+	@$(python) -m tests.queue.upstream
+
 # HOSTS="bookworm trixie"
 check-hosts: $(home)/.ready
 	@$(python) -m tests.hosts $(HOSTS)
@@ -119,7 +132,8 @@ quick: kvm tcg
 	@QEMU_BUILDS='$(abspath $(home))' scripts/quick
 
 # ONLY=PATTERN: the tests with matching names, as in ONLY='refused-*'
-check: kvm tcg kvm-ubsan
+check: kvm tcg kvm-ubsan upstream/src
+	@$(MAKE) -s kvm BASE=$(home)/upstream/src
 	@$(meson) setup --reconfigure build/meson >build/meson.log || \
 	    { cat build/meson.log; exit 1; }
 	@rm -f build/meson/meson-logs/testlog.json

@@ -4,11 +4,12 @@
 
 import sys
 
-from lib import bases, binaries, relink, roots, tally
+from lib import bases, binaries, relink, roots, tally, upstream
 from lib.command import main
 from lib.system import TOP
 
 WORDS = {'home': lambda: print(bases.home().relative_to(TOP)), 'meson': lambda: print(roots.meson_path()),
-         'ninja': binaries.ninja, 'kvm-ubsan': lambda: relink.sanitized('kvm-ubsan'), 'tally': tally.show}
+         'ninja': binaries.ninja, 'kvm-ubsan': lambda: relink.sanitized('kvm-ubsan'), 'tally': tally.show,
+         'upstream': upstream.prepare}
 
 main(lambda: WORDS[sys.argv[1]](*sys.argv[2:]))

@@ -71,6 +71,15 @@ def patched_qemu():
     return built('kvm')
 
 
+def upstream_qemu():
+    """A QEMU like ours, but with upstream's own version instead of the series."""
+    return built('upstream/kvm')
+
+
 def native_qemu():
     """Our QEMU for this machine, with TCG."""
     return built('tcg')
+
+
+# {name: the function that returns the path} of the QEMUs that tests compare
+QEMUS = {'distro': roots.distro_qemu, 'upstream': upstream_qemu, 'patched': patched_qemu}

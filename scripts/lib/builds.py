@@ -79,10 +79,10 @@ def configurations(root):
     }
 
 
-def prepared(tree, home, commit, *options):
+def prepared(tree, home, commit, *options, names=None):
     """A worktree of TREE at COMMIT in HOME, with the builds of the series configured beside it."""
     copy = worktree(tree, home / 'src', commit)
-    for name in TARGETS:
+    for name in TARGETS if names is None else names:
         own, env = configurations(sysroot())[name]
         configure(name, [*own, *options], env, home)
     return copy

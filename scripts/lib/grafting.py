@@ -14,10 +14,7 @@ from lib.git import BASE_REF, GRAFTED_REF, Tree, identity, unlock
 from lib.queue import entries, queue, with_needs
 from lib.refresh import finish
 from lib.system import TOP, Error, culprit, locked, say, scratch
-
-# Upstream's own version of the series, as (file, word): what it does, and the kernel's header that it needs
-UPSTREAM = (('target/ppc/kvm.c', 'kvm_ppc_host_compat_pvr'),
-            ('linux-headers/linux/kvm.h', 'KVM_PPC_GET_COMPAT_CAPS'))
+from lib.upstream import FUNCTION, HEADER
 
 
 def fetch_source(suite, where):
@@ -80,9 +77,8 @@ def open_tree(base):
 
 def check_base(tree, base):
     """Check that BASE has all of upstream's version, or nothing of it that the series would meet."""
-    function, header = UPSTREAM
-    if has_word(tree, base, *function) and not has_word(tree, base, *header):
-        raise Error(f'{function[0]} of this base has {function[1]}, but its {header[0]} has no {header[1]}: choose a '
+    if has_word(tree, base, *FUNCTION) and not has_word(tree, base, *HEADER):
+        raise Error(f'{FUNCTION[0]} of this base has {FUNCTION[1]}, but its {HEADER[0]} has no {HEADER[1]}: choose a '
                     'base that has both, or neither')
 
 

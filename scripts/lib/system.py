@@ -31,8 +31,9 @@ def locked(name, busy=None):
 
     If another process holds it, print BUSY and wait.
     """
-    BUILD.mkdir(exist_ok=True)
-    with open(BUILD / f'{name}.lock', 'w') as lock:
+    path = BUILD / f'{name}.lock'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'w') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -2,12 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The cost of a change of mode in ioctls, patched and unpatched."""
 
-import json
 import pathlib
 import resource
 import tempfile
 
-from lib.system import BUILD
 from tests.kvmsim.scenario import parse
 from tests.kvmsim.steps import Run
 
@@ -70,7 +68,6 @@ def table(runs):
 
 
 def bench(binaries, say):
-    rows = []
     for vcpus in SIZES:
         runs = []
         for qemu, path in binaries.items():
@@ -82,6 +79,3 @@ def bench(binaries, say):
         ours, theirs = runs
         print(f'patched: {ours["start"] - theirs["start"]} more at start; '
               f'{ours["cas_a_vcpu"]} per vCPU during CAS instead of {theirs["cas_a_vcpu"]}', flush=True)
-        rows += runs
-    BUILD.mkdir(exist_ok=True)
-    (BUILD / 'bench.json').write_text(json.dumps({'runs': rows}, indent=1) + '\n')

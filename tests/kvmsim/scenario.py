@@ -9,6 +9,7 @@ import pathlib
 import re
 import shlex
 
+from lib import upstream
 from lib.queue import queue
 from lib.system import Unknown
 from tests.kvmsim import power
@@ -185,6 +186,8 @@ STEPS = {
     'migrated': (one_of('completed', 'failed'),),
     'ioctls': (word, one_of('<=', '==', '>='), number, 'per'),
 }
+# Before a step: the QEMU that it is for; or, for ours, whether the base has upstream's own version
+PREFIXES = ('patched', 'distro', 'upstream', 'over-upstream', 'over-plain')
 SETTINGS = {'refuse': refuse_list, 'caps': caps_bits}
 
 
@@ -227,7 +230,7 @@ def convert_words(verb, words):
 
 @dataclasses.dataclass
 class Step:
-    """One line of steps: its QEMU (None: both), its side of a migration, its verb and arguments."""
+    """One line of steps: its prefix, one of PREFIXES or None, its side of a migration, its verb and arguments."""
     line: int
     text: str
     qemu: str | None
@@ -251,7 +254,10 @@ class Scenario:
     steps: list
 
     def steps_for(self, qemu):
-        return [step for step in self.steps if step.qemu in (None, qemu)]
+        wanted = [None, qemu]
+        if qemu == 'patched':
+            wanted.append('over-upstream' if upstream.below() else 'over-plain')
+        return [step for step in self.steps if step.qemu in wanted]
 
     @property
     def differs(self):
@@ -261,7 +267,7 @@ class Scenario:
 
 def step_of(line, text):
     words, qemu, target = shlex.split(text, comments=True), None, False
-    if words and words[0] in ('patched:', 'distro:'):
+    if words and words[0][-1:] == ':' and words[0][:-1] in PREFIXES:
         qemu, words = words[0][:-1], words[1:]
     if words and words[0] == 'to:':
         target, words = True, words[1:]

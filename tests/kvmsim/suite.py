@@ -4,7 +4,7 @@
 
 import os
 
-from lib import binaries, roots
+from lib import binaries
 from lib.queue import asked, queue
 from lib.system import Unknown
 from lib.tap import tally
@@ -12,13 +12,9 @@ from tests.kvmsim.machine import workers
 from tests.kvmsim.scenario import read, read_all
 from tests.kvmsim.steps import perform
 
-QEMUS = ('patched', 'distro')
+# Without --qemu
+USUAL = ('patched', 'distro')
 JOBS = 2
-
-
-def binary(qemu):
-    """The path of the QEMU with this name."""
-    return roots.distro_qemu() if qemu == 'distro' else binaries.patched_qemu()
 
 
 def find(name):
@@ -54,7 +50,7 @@ def suite(names, topic, qemu):
     topics = [known.name for known in asked(queue(), topic)]
     chosen = [find(name) for name in names] or read_all().values()
     chosen = [scenario for scenario in chosen if scenario.topic in topics]
-    paths = {name: binary(name) for name in ([qemu] if qemu else QEMUS)}
+    paths = {name: binaries.QEMUS[name]() for name in ([qemu] if qemu else USUAL)}
 
     def both(scenario):
         return {name: perform(scenario, name, path) for name, path in paths.items()}

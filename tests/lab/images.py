@@ -112,7 +112,7 @@ def initrd(stem, files, opener=pathlib.Path.open):
 
 def l1_initrd(kernel, qemu, stem='l1', more=None):
     """L1's initramfs: KVM, QEMU with its libraries and firmware, L2's kernel, and MORE files."""
-    which = 'distro' if qemu == roots.distro_qemu() else 'patched'
+    which = 'distro' if qemu == roots.distro_qemu() else qemu.parents[1].name
     return initrd(f'{stem}-{kernel.home.name}-{which}', {
         **(more or {}), **host_files(kernel, qemu), 'l2/vmlinux': kernel.vmlinux, 'l2/initrd': l2_initrd(),
         'l2/disk': qcow2.empty_disk()})

@@ -6,9 +6,10 @@ import os
 import pathlib
 import re
 
+from lib.binaries import QEMUS
 from lib.command import Parser
 from lib.system import Unknown
-from tests.lab import images, kernels, libvirt, life
+from tests.lab import images, kernels, libvirt, life, matrix
 from tests.lab.commands import APIS, HOSTS, MODES, POWERNV
 
 
@@ -66,8 +67,6 @@ def host_options(parser):
     parser.add_argument('--compat', type=one_of('mode', ('none', *MODES)), default='none', help="L1's mode")
     parser.add_argument('--api', type=one_of('API', tuple(APIS)), help='version of the nested API, v2 by default')
     parser.add_argument('--kernel', type=one_of('suite', kernels.SUITES), help='suite whose newest kernel L1 runs')
-    parser.add_argument('--qemu', type=one_of('QEMU', ('patched', 'distro')), default='patched',
-                        help='the QEMU that runs L2, patched by default')
     parser.add_argument('--l1-smp', type=one_of('number of CPUs for L1', ('1', '2', '3', '4')), metavar='N',
                         default='1', help="L1's CPUs, 1 to 4")
     parser.add_argument('--json', action='store_true', help='print one JSON object and nothing else')
@@ -77,6 +76,9 @@ def host_options(parser):
 def run_options(parser):
     """Add the other options of "scripts/lab run"."""
     parser.set_defaults(by=life, l1_memory='1G', l1_initrd=images.l1_initrd)
+    parser.add_argument('--qemu', type=one_of('QEMU', tuple(QEMUS)), default='patched',
+                        help="the QEMU that runs L2: patched (default), distro for Debian's, or upstream for one with "
+                             "upstream's own version")
     parser.add_argument('--l0-stack', type=one_of('machine', tuple(POWERNV)), metavar='MACHINE',
                         help='Linux KVM HV as L0, on an emulated powernv10 or powernv11')
     parser.add_argument('--pages', type=one_of('page size', tuple(kernels.FLAVORS)), default='4k',
@@ -95,6 +97,8 @@ def libvirt_options(parser):
     """Add the other options of "scripts/lab libvirt", and set those that are fixed."""
     parser.set_defaults(by=libvirt, l0=None, l0_stack=None, pages='4k', smp='1', do=[], l1_memory='2G',
                         l1_initrd=libvirt.l1_initrd)
+    parser.add_argument('--qemu', type=one_of('QEMU', matrix.QEMUS), default='patched',
+                        help="the QEMU that runs L2: patched (default), or distro for Debian's")
     parser.add_argument('--timeout', type=positive, default=300, metavar='S',
                         help='seconds that L1, or a step, may take')
 

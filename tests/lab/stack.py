@@ -18,7 +18,7 @@ import subprocess
 import threading
 import time
 
-from lib import binaries, roots
+from lib import binaries
 from lib.system import Error
 from tests.lab import images, kernels
 from tests.lab.commands import (CONSOLES, l0_command, l1_command, l1_options, l2_command, powernv_command,
@@ -80,7 +80,7 @@ class Stack:
     def __enter__(self):
         config = self.config
         self.kernel = kernels.newest_kernel(config.kernel, config.pages)
-        qemu = binaries.patched_qemu() if config.qemu == 'patched' else roots.distro_qemu()
+        qemu = binaries.QEMUS[config.qemu]()
         initrd = config.l1_initrd(self.kernel, qemu)
         if config.l0_stack:
             command = powernv_command(config, self.kernel, images.l0_initrd(self.kernel, initrd))

@@ -31,7 +31,7 @@ def boot():
         if qemu == 'patched' and not matrix.is_right(row, matrix.came_to(result)):
             wrong.append(row)
     with Live() as live:
-        run_rows(matrix.rows(BOOT), JOBS, live, report)
+        run_rows(matrix.rows(BOOT), matrix.QEMUS, JOBS, live, report)
     return 1 if wrong else 0
 
 
@@ -54,7 +54,7 @@ def smoke():
     table = matrix.rows(SMOKE)
     print(f'1..{2 * len(table)}', flush=True)
     with Live() as live:
-        run_rows(table, JOBS, live, report)
+        run_rows(table, matrix.QEMUS, JOBS, live, report)
     return 1 if failed else 0
 
 
@@ -73,13 +73,15 @@ def run_libvirt(rows):
     return 1 if odd else 0
 
 
-def run_matrix(only, jobs, json_file, html_file):
-    """Run the rows that ONLY selects; return 0 if all results are as expected."""
+def run_matrix(only, qemus, jobs, json_file, html_file):
+    """Run the rows that ONLY selects under QEMUS; return 0 if all results are as expected."""
     table = matrix.select(matrix.rows(), only)
     found, odd = {row: {} for row in table}, []
 
     def report(row, qemu, result, log):
-        outcome, expected = matrix.came_to(result), getattr(row, qemu)
+        outcome = matrix.came_to(result)
+        # the table has no column for upstream's own version
+        expected = getattr(row, qemu, outcome)
         found[row][qemu] = {'result': result, 'log': log}
         complaints = matrix.complaints(row, result)
         if outcome != expected or complaints:
@@ -90,8 +92,8 @@ def run_matrix(only, jobs, json_file, html_file):
             f'{row.l1():<24} {row.api} {row.kernel:<6} {row.pages:<3} L0 {row.l0:<7} {row.guest():<24} {qemu:<7} '
             f'{outcome:<19} {verdict}  {matrix.plain(result["l2"]["message"])}'.rstrip())
     with Live() as live:
-        run_rows(table, jobs, live, report)
-    count = len(table) * len(matrix.QEMUS)
+        run_rows(table, qemus, jobs, live, report)
+    count = len(table) * len(qemus)
     print(f'{count - len(odd)} of {count} runs as expected')
     if json_file:
         pathlib.Path(json_file).write_text(json.dumps(
