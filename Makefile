@@ -30,7 +30,7 @@ help:
 	@echo 'make coverage      show the lines that no test reaches; see build/coverage'
 	@echo 'make mutants       check that a test fails for each small fault (ONLY=FILE)'
 	@echo 'make series        write patches for git am to build/series (TOPIC=host-compat)'
-	@echo 'make check-bases   build on every base; compare the results of QEMU'\''s tests'
+	@echo 'make check-bases   build and test on every base (BASES="trixie sid PATH")'
 	@echo 'make check-upstream  test the series over upstream'\''s own version'
 	@echo 'make check-hosts   run boot and check on bare Debian 12 and 13, as root'
 	@echo 'make check-faults  interrupt boot, graft, deb-source; run them again, as root'
