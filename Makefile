@@ -15,7 +15,7 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 .PHONY: help hooks boot check quick fuzz bench coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan upstream/src upstream/kvm \
-        check-bases check-upstream check-hosts check-faults bisect-check check-topics check-docs docs series deb-source
+        check-bases check-upstream check-hosts bisect-check check-topics check-docs docs series deb-source
 
 help:
 	@echo 'make boot          start a nested guest under Debian'\''s QEMU and the patched one'
@@ -33,7 +33,6 @@ help:
 	@echo 'make check-bases   build and test on every base (BASES="trixie sid PATH")'
 	@echo 'make check-upstream  test the series over upstream'\''s own version'
 	@echo 'make check-hosts   run boot and check on bare Debian 12 and 13, as root'
-	@echo 'make check-faults  interrupt boot, graft, deb-source; run them again, as root'
 	@echo 'make bisect-check  build and test each commit of the series'
 	@echo 'make check-topics  build and test each topic with only the topics it needs'
 	@echo 'make check-docs    run every command that a document shows'
@@ -105,9 +104,6 @@ check-upstream: upstream/src
 # HOSTS="bookworm trixie"
 check-hosts: $(home)/.ready
 	@$(python) -m tests.hosts $(HOSTS)
-
-check-faults: $(home)/.ready
-	@$(python) -m tests.faults.check
 
 # Each commit, with KVM and with TCG
 bisect-check: $(home)/.ready
