@@ -3,6 +3,7 @@
 """Options, errors, signals and exit codes of all commands."""
 
 import argparse
+import os
 import pathlib
 import signal
 import sys
@@ -39,6 +40,8 @@ def main(does, called=None):
 
     The exit code is 0, 1 if the command failed, 2 for bad input, or 130 if it was interrupted.
     """
+    # what programs print is parsed; some look at LANGUAGE in any locale but C
+    os.environ.update(LC_ALL='C.UTF-8', LANGUAGE='')
     for number in (signal.SIGTERM, signal.SIGHUP):
         # clean up as for Ctrl-C, so that no child process is left behind
         if signal.getsignal(number) is not signal.SIG_IGN:

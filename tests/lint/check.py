@@ -9,6 +9,7 @@ import concurrent.futures
 import fnmatch
 import functools
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -104,6 +105,15 @@ def check_layout():
         raise Error(f'{LAYOUT.relative_to(TOP)}: ' + '; '.join(lost))
 
 
+def check_language():
+    """Check that the programs of a command speak English to a German user."""
+    command = "from lib import command, system; command.main(lambda: print(system.run(['sh', '-c', {!r}])))"
+    said = run(['/usr/bin/python3', '-c', command.format('echo "${LANGUAGE:-$LC_ALL}"')], cwd=TOP,
+               env={**os.environ, 'PYTHONPATH': 'scripts', 'LC_ALL': 'de_DE.UTF-8', 'LANGUAGE': 'de'}).strip()
+    if said != 'C.UTF-8':
+        raise Error(f'they speak {said}')
+
+
 def passes(command, cwd=TOP):
     """Check that COMMAND finds nothing; its findings become the error."""
     try:
@@ -197,6 +207,7 @@ def checks(only):
     yield 'licenses and copyrights', check_notices, {*shell, *python, *ours('*.[ch]')}
     yield 'MAINTAINERS', check_maintainers
     yield 'the table of files in docs/how-it-works.rst', check_layout
+    yield 'the language of programs', check_language
     for words, names in ((['shellcheck'], shell), (['flake8', f'--config={SETUP}'], python),
                          (['pylint', f'--rcfile={SETUP}'], python), (['codespell', f'--config={SETUP}'], ours()),
                          (CPPCHECK, ours('*.c'))):
