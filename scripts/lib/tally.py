@@ -17,9 +17,9 @@ POINT = re.compile(r'^(not )?ok\b[ \d]*-?\s*(.*?)(?:\s*#\s*(SKIP|TODO)\b(.*))?$'
 
 def points(test):
     """(result, name, reason) of each point of one of meson's tests."""
-    found = [('skipped' if skip else 'failed' if bad else 'passed', name, reason.strip())
-             for bad, name, skip, reason in POINT.findall(test['stdout'])
-             if skip.upper() != 'TODO']
+    found = [('skipped' if skip else 'failed' if bad else 'passed', name,
+              f'TODO: {reason.strip()}' if skip.upper() == 'TODO' else reason.strip())
+             for bad, name, skip, reason in POINT.findall(test['stdout'])]
     whole = {'OK': 'passed', 'SKIP': 'skipped'}.get(test['result'], 'failed')
     # a test that crashed has failed, even if all its points were right
     if not found or (whole == 'failed' and all(point[0] != 'failed' for point in found)):
