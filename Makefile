@@ -14,7 +14,7 @@ ninja = $(lib) ninja
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help hooks boot check quick fuzz bench coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan upstream/src upstream/kvm \
+.PHONY: help hooks boot check quick fuzz coverage mutants matrix libvirt host-kit clean kvm tcg kvm-ubsan upstream/src upstream/kvm \
         check-bases check-upstream check-hosts bisect-check check-topics check-docs docs series deb-source
 
 help:
@@ -25,7 +25,6 @@ help:
 	@echo 'make matrix        run all rows of tests/lab/matrix.cfg; see build/matrix.html'
 	@echo 'make libvirt       use libvirt on four emulated hosts, step by step'
 	@echo 'make host-kit      pack a test for POWER hosts with KVM (QEMU=1: with QEMU)'
-	@echo 'make bench         count the ioctls of a mode change, patched and unpatched'
 	@echo 'make fuzz          run random hosts and guests (SECONDS=600 SEED=1)'
 	@echo 'make coverage      show the lines that no test reaches; see build/coverage'
 	@echo 'make mutants       check that a test fails for each small fault (ONLY=FILE)'
@@ -68,9 +67,6 @@ boot: $(home)/.ready
 # SECONDS=N, SEED=S
 fuzz: kvm-ubsan
 	@scripts/kvmsim fuzz --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
-
-bench: kvm
-	@scripts/kvmsim bench
 
 matrix: $(home)/.ready
 	@scripts/lab matrix --json build/matrix.json --html build/matrix.html
