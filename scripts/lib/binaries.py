@@ -53,8 +53,7 @@ def build(target):
         raise Error(f'building QEMU failed ({failures(words)}): run make {target} for details')
 
 
-# "lab here" has to run with Python 3.6, which has no functools.cache
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def built(target):
     """The qemu-system-ppc64 of a build: from $QEMU_BUILDS as it is, or else from build/, brought up to date."""
     builds = os.environ.get('QEMU_BUILDS')

@@ -73,9 +73,8 @@ def not_installed(program):
 def run(command, **kwargs):
     """Run COMMAND quietly, and return its output; if it fails, its error messages become the Error."""
     try:
-        # "lab here" has to run with Python 3.6, where text=True has its old name
-        return subprocess.run(command, check=True, universal_newlines=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs).stdout
+        return subprocess.run(command, check=True, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, **kwargs).stdout
     except FileNotFoundError:
         raise not_installed(command[0]) from None
     except subprocess.CalledProcessError as e:

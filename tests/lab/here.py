@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The lab on a POWER machine that is a KVM host itself, without L0 and L1.
 
-This module and its imports have to run with Python 3.6 or newer on any
-distribution, without Debian's tools.
+This module and its imports have to run on any distribution, without Debian's
+tools; tests/lab/check_here.py says with which Python.
 """
 
 import contextlib

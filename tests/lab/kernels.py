@@ -133,8 +133,7 @@ class Kernel:
             return half.rename(self._wanted())
 
 
-# not functools.cache, which Python 3.6 lacks
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def newest_kernel(suite, pages):
     """The same kernel for all runs of this process, even if the suite gets a newer one."""
     return Kernel(suite, pages)

@@ -24,7 +24,7 @@ On ppc64le Linux with /dev/kvm, as root or as a user who may open /dev/kvm:
 PATH is a qemu-system-ppc64: the one to test, and one to compare it with.
 {qemu}
 The command starts guests with the kernel of this machine, without network or
-disk, and prints a table that you can mail. It needs python3 (3.6 or newer), and
+disk, and prints a table that you can mail. It needs python3 (3.11 or newer), and
 changes nothing on this machine. "scripts/lab here --help" lists all options.
 
 The guests run only tests/lab/probe, which is built from the C files beside it.
