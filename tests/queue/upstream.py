@@ -25,7 +25,7 @@ FEW = ('ask-limited', 'limited-7.3-11-in-10', 'limited-7.3-10-in-9', 'limited-no
        'hole-at-10', 'cas-only-raw-unlimited', 'cpu-power10-on-11', 'cpu-own-name', 'snapshot-outside-raw')
 # Rows of tests/lab/matrix.cfg, by host, mode, nested API, and kernel
 HOSTS = [*itertools.product(['power11'], ['power10'], ['v1', 'v2'], ['newest', 'trixie']),
-         ('power10', 'power9', 'v2', 'newest'), ('power11', 'none', 'v2', 'newest')]
+         *itertools.product(['power10'], ['power9'], ['v2'], ['newest', 'trixie']), ('power11', 'none', 'v2', 'newest')]
 
 
 def in_kvmsim(names, binary):
@@ -38,7 +38,7 @@ def in_kvmsim(names, binary):
 
 def in_lab():
     """The Point of each of the hosts."""
-    rows = [row for row in matrix.rows() if row[:4] in HOSTS and row[4:7] == ('4k', 'distro', '-')]
+    rows = [row for row in matrix.rows() if row[:4] in HOSTS and row[4:7] == ('4k', 'patched', '-')]
     points = []
 
     def done(position, found):
