@@ -1,6 +1,11 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Faults in the C code of the series, and whether a test fails for each."""
+"""Small faults (mutants) in the C code that the series adds, and whether a test fails for each.
+
+A mutant in a function is a copy of that function, which runs instead of the
+original if the environment has MUTANT=NUMBER, so one build contains all of
+them.  A mutant outside of functions needs its own build.
+"""
 
 import collections
 import concurrent.futures
@@ -8,59 +13,140 @@ import functools
 import pathlib
 import re
 import tempfile
-import threading
 
-from lib import ctests, mutate
+from lib import ctests
 from lib.git import BASE_REF
 from lib.queue import entries, queue
-from lib.relink import added_lines, grafted, relink
+from lib.relink import added_lines, commands, grafted, relink
 from lib.stanzas import read_stanzas
 from lib.system import TOP, Error, Unknown, say
 from tests.kvmsim import machine
 
 EQUIVALENT = TOP / 'tests/mutants.cfg'
+# the killer of what does not compile, or is in no build
+NOTHING = 'not in the program'
+KEYS = ('file', 'function', 'line', 'change')
 # Seconds.  Most tests take one: a test hangs if it takes this long and five times its usual time
 PATIENCE = 30
-# How many lines on each side of a fault count when the tests are ordered
-AROUND = 30
-KEYS = ('file', 'function', 'line', 'change')
-FLAGS = ['-O1', '-w', '-U_FORTIFY_SOURCE']
+# errors are where a macro is used, not where it is defined
+FLAGS = ['-O1', '-w', '-U_FORTIFY_SOURCE', '-ftrack-macro-expansion=0']
+SELECT = '''
+static int mutant;
+static void __attribute__((constructor)) select_mutant(void)
+{
+    const char *number = getenv("MUTANT");
+
+    mutant = number ? atoi(number) : 0;
+}
+'''
+
+SWAPPED = {'<': '<=', '<=': '<', '>': '>=', '>=': '>', '==': '!=', '!=': '==', '+': '-', '-': '+', '*': '/', '/': '*',
+           '&': '|', '|': '&', '<<': '>>', '>>': '<<', '|=': '&=', '&=': '|=', '+=': '-=', '-=': '+=',
+           'true': 'false', 'false': 'true'}
+# {type of a function: other values to return}
+VALUES = {'void': [''], 'bool': ['true', 'false']}
+# Balanced, four deep
+PARENS = functools.reduce(lambda inner, _: rf'\((?:[^()]|{inner})*\)', range(3), r'\([^()]*\)')
+OPERAND = rf'(?:(?![=!<>]=)[^()&|?:;,{{}}=]|[=!<>]=|{PARENS})+'
+NUMBER = r'(?<![\w.])((?:0x[0-9a-fA-F]+|\d+)[UL]*)\b'
+# (what to find in code without strings and comments, what to write instead of the group); these need not know C, for
+# what does not compile is dropped
+OPERATORS = (
+    (r' ([-+|&]=|[<>=!]=|<<|>>|[-+*/<>&|])(?=\s)|\b(true|false)\b', lambda old, _: [SWAPPED[old]]),
+    (NUMBER, lambda old, _: ['1'] if old == '0' else ['0', f'({old} + 1)']),
+    (r'\b([A-Z][A-Z0-9_]+)\b(?!\()(?<!NULL)', lambda old, _: [f'({old} + 1)']),
+    (r'([!~])(?=[\w(])', lambda *_: ['']),
+    (rf'\bif ({PARENS})', lambda *_: ['(true)', '(false)']),
+    (rf'\bwhile ({PARENS})', lambda *_: ['(false)']),
+    (r'( \?)\s', lambda *_: [' && false ?', ' || true ?']),
+    # an operand of && or ||, which can be inside of another
+    (rf'(?:(?<=\()|(?<=[&|] )|(?<=  )|(?<= = )|(?<=return ))(?=((?!return\b|\s){OPERAND}(?:&&|\|\|)\s+))',
+     lambda *_: ['']),
+    (rf'(?<=\s)(?=((?:&&|\|\|)\s{OPERAND}))', lambda *_: ['']),
+    # a value that is not a plain one
+    (r'\breturn (?!-?\w+;)([^;]+);', lambda _, kind: VALUES.get(kind, ['0'])),
+    (r' = ([^;={}]*\([^;={}]*);', lambda *_: ['0']),
+    # a statement
+    (rf'^ *((?!\s|(?:if|for|while|switch|return|case|default)\b)(?:[^(){{}};#]|{PARENS})+;)', lambda *_: [';']),
+    (r'^ {8,}(return\b[^;]*;)', lambda *_: [';']),
+    # all of a function
+    (r'^({)$', lambda _, kind: [f'{{ return {value};' for value in VALUES.get(kind, ['0'])]),
+)
+# In tables, macros and enumerations, and in headers
+OUTSIDE = (
+    (NUMBER, lambda old, _: [f'({old} + 1)']),
+    (r'(?:= |, |\{ )([A-Z][A-Z0-9_]+)\b(?!\()', lambda old, _: [f'({old} + 1)']),
+    (r'^ *(\{.*\},|\.\w+ = .*,)$', lambda *_: ['']),
+)
+# In QEMU's style, the braces of a function are in column one
+FUNCTION = re.compile(r'^(?P<type>\w[^;{}()=]*?)(?P<name>\w+)\((?P<passed>[^;{}]*)\)\n(?P<body>\{$.*?^\})$',
+                      re.M | re.S)
 
 
-class Fault:
-    """A fault, the builds that contain it, and the test that detected it."""
+class Mutant:
+    """TEXT instead of what FILE has from START to END, in FUNCTION (a match), or None outside of functions."""
 
-    def __init__(self, number, edit, builds):
-        self.number, self.edit, self.builds = number, edit, builds
+    def __init__(self, number, file, start, end, text, function):
+        self.number, self.file, self.start, self.end, self.text, self.function = \
+            number, file, start, end, text, function
+        self.line = line_at(source(file), start)
+        old, new = (' '.join(words.split()) for words in (source(file)[start:end], text))
+        self.change = f'drop {old}' if new in ('', ';') else f'{old} -> {new}'
+        # the test that fails
         self.killer = None
 
     def __str__(self):
-        return f'{self.edit.file}:{self.edit.line}: {self.edit.change}'
+        return f'{self.file}:{self.line}: {self.change}'
 
     @property
     def key(self):
-        """The values of KEYS that identify the fault in tests/mutants.cfg."""
-        line = ' '.join(source(self.edit.file)[self.edit.line - 1].split())
-        return self.edit.file, self.edit.function or 'none', line, self.edit.change
+        """The values of KEYS that identify the mutant in tests/mutants.cfg."""
+        line = ' '.join(source(self.file).splitlines()[self.line - 1].split())
+        return self.file, self.function['name'] if self.function else 'none', line, self.change
 
 
 @functools.cache
 def source(name):
-    return (grafted().path / name).read_text().splitlines()
+    return (grafted().path / name).read_text()
 
 
-def all_faults():
-    """Every fault, numbered, with the builds that it is compiled in."""
-    inside, outside = mutate.faults()
-    found = collections.defaultdict(set)
-    for build, files in inside.items():
-        for edits, _ in files.values():
-            for edit in edits:
-                found[edit].add(build)
-    for edit in outside:
-        found[edit] = {*mutate.CLANG}
-    ordered = sorted(found, key=lambda edit: (edit.file, edit.line, edit.start, edit.end, edit.text))
-    return [Fault(number, edit, found[edit]) for number, edit in enumerate(ordered, 1)]
+def line_at(text, offset):
+    return text.count('\n', 0, offset) + 1
+
+
+def bare(text):
+    """TEXT with spaces instead of strings, comments and preprocessor lines."""
+    return re.sub(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'|/\*.*?\*/|^#(?!define)[^\n]*',
+                  lambda found: re.sub(r'[^\n]', ' ', found[0]), text, flags=re.S | re.M)
+
+
+def mutants_of(name):
+    """(start, end, text, function or None) of each mutant of file NAME that starts on a line that the series adds."""
+    code, added, seen = bare(source(name)), added_lines()[name], set()
+    functions = list(FUNCTION.finditer(code))
+    edges = [0, *(edge for function in functions for edge in function.span()), len(code)]
+    table = [(None, start, end, OUTSIDE) for start, end in zip(edges[::2], edges[1::2])]
+    table += [(function, *function.span('body'), OPERATORS) for function in functions if name.endswith('.c')
+              and added & set(range(line_at(code, function.start()), line_at(code, function.end())))]
+    for function, first, last, operators in table:
+        value = function and function['type'].split()[-1]
+        for pattern, replacements in operators:
+            for found in re.compile(pattern, re.M).finditer(code, first, last):
+                start, end = found.span(found.lastindex)
+                # the brace of a function counts with its name
+                line = line_at(code, function.start('name') if function and start == first else start)
+                for text in replacements(found[found.lastindex], value) if line in added else ():
+                    whole = ''.join(f'{code[first:start]}{text}{code[end:last]}'.split())
+                    if whole not in seen:
+                        seen.add(whole)
+                        yield start, end, text, function
+
+
+@functools.cache
+def every():
+    """Every mutant, numbered."""
+    found = [(name, *one) for name in added_lines() for one in sorted(mutants_of(name), key=lambda one: one[:3])]
+    return [Mutant(number, *one) for number, one in enumerate(found, 1)]
 
 
 def topic_of():
@@ -75,183 +161,121 @@ def topic_of():
     return found
 
 
-def chosen(faults, only):
-    """The FAULTS in ONLY: a file, FILE:LINE, or a topic."""
+def chosen(only):
+    """The mutants in ONLY: a file, FILE:LINE, or a topic."""
+    name, _, line = (only or '').partition(':')
     if not only:
-        return faults
-    name, _, line = only.partition(':')
+        return every()
     if name in added_lines() and (line.isdigit() or not line):
-        return [fault for fault in faults if fault.edit.file == name and line in ('', str(fault.edit.line))]
+        return [mutant for mutant in every() if mutant.file == name and line in ('', str(mutant.line))]
     if only in queue():
         topics = topic_of()
-        return [fault for fault in faults if topics.get((fault.edit.file, fault.edit.line)) == only]
+        return [mutant for mutant in every() if topics.get((mutant.file, mutant.line)) == only]
     raise Unknown(f'{only} is not a topic, FILE or FILE:LINE: choose one of {", ".join(queue())}, '
                   f'{", ".join(sorted(added_lines()))}')
 
 
-def equivalents(faults):
-    """The faults that tests/mutants.cfg lists; each stanza must match one."""
+def equivalents():
+    """The mutants that tests/mutants.cfg lists; each stanza must match one."""
     found = set()
     for name, stanza in read_stanzas(EQUIVALENT, (*KEYS, 'reason')).items():
-        same = {fault for fault in faults if fault.key == tuple(stanza[key] for key in KEYS)}
+        same = {mutant for mutant in every() if mutant.key == tuple(stanza[key] for key in KEYS)}
         if not same:
             raise Error(f'{EQUIVALENT.relative_to(TOP)}: [{name}] matches no mutant: remove it, or correct it')
         found |= same
     return found
 
 
-class Lines:
-    """Which tests reach a line."""
-
-    def __init__(self):
-        self.reached = ctests.reached(progress=say)
-        self.known, self.tests = collections.defaultdict(set), collections.Counter()
-        for test in self.reached.values():
-            for name, lines in test['files'].items():
-                self.known[name] |= {int(line) for line in lines}
-                self.tests.update((name, line) for line, (times, _) in lines.items() if times)
-
-    def reaching(self, fault):
-        """The tests that can detect FAULT."""
-        edit = fault.edit
-        near = self.near(edit)
-        for test in ctests.every():
-            lines = self.reached[test.name]['files'].get(edit.file, {})
-            if test.build in fault.builds and (
-                    edit.file.endswith('.h') or any(lines.get(str(line), (0,))[0] for line in near)):
-                yield test
-
-    def near(self, edit):
-        """The fault's line and the first line of its statement, or else the nearest ones that gcov counts.
-
-        Outside of functions, all lines of the file.
-        """
-        known = self.known[edit.file]
-        if edit.function is None:
-            return known
-        if known & {edit.line, edit.top}:
-            return known & {edit.line, edit.top}
-        before, after = [line for line in known if line < edit.line], [line for line in known if line > edit.line]
-        return [*([max(before)] if before else []), *([min(after)] if after else [])]
+def mutated(name, mutants):
+    """The text of file NAME with MUTANTS; $MUTANT selects the one that runs."""
+    text, pieces = source(name), collections.defaultdict(str)
+    for mutant in mutants:
+        if not mutant.function:
+            return text[:mutant.start] + mutant.text + text[mutant.end:]
+        function, own = mutant.function, f'{mutant.function["name"]}__{mutant.number}'
+        start, body, end = function.start(), function.start('body'), function.end()
+        head = text[start:function.start('name')] + own + text[function.end('name'):body]
+        head = head if 'static' in function['type'] else f'static {head}'
+        passed = ', '.join(re.findall(r'(?!void$)\b(\w+)(?:\[\w*\])?(?:,|$)', function['passed']))
+        pieces[start] += f'{head.strip()};\n'
+        # gcc accepts it in a function without a value, too
+        pieces[body + 1] += f'\nif (mutant == {mutant.number}) {{ return {own}({passed}); }}'
+        pieces[end] += f'\n#line 1 "mutant-{mutant.number}"\n' \
+                       f'{head}{text[body:mutant.start]}{mutant.text}{text[mutant.end:end]}\n#line 1 "{name}"'
+    # osdep.h is always the first include
+    pieces[text.index('#include "qemu/osdep.h"\n') + len('#include "qemu/osdep.h"\n')] += SELECT
+    edges = sorted({0, *pieces, len(text)})
+    return ''.join(pieces[start] + text[start:end] for start, end in zip(edges, [*edges[1:], None]))
 
 
-class Order:
-    """The order of the tests: first those that detected faults in the function, then by rarity()."""
-
-    def __init__(self, lines):
-        self.lines, self.lock, self.counts = lines, threading.Lock(), collections.defaultdict(collections.Counter)
-        self.seconds = {name: test['seconds'] for name, test in lines.reached.items()}
-
-    def rarity(self, fault, test):
-        """The lines around FAULT that TEST reaches, per second; a line counts less if more tests reach it."""
-        reached = self.lines.reached[test.name]['files'].get(fault.edit.file, {})
-        around = range(fault.edit.line - AROUND, fault.edit.line + AROUND)
-        return sum(1 / self.lines.tests[fault.edit.file, line] for line, (times, _) in reached.items()
-                   if times and int(line) in around) / self.seconds[test.name]
-
-    def of(self, fault, tests):
-        with self.lock:
-            counts = self.counts[fault.edit.file, fault.edit.function]
-            return sorted(tests, key=lambda test: (-counts[test.name], -self.rarity(fault, test)))
-
-    def add(self, fault, test):
-        with self.lock:
-            self.counts[fault.edit.file, fault.edit.function][test.name] += 1
-
-
-def try_out(fault, tests, binaries, order, env):
-    """Run TESTS on BINARIES until one fails, which kills FAULT."""
-    for test in order.of(fault, tests):
-        patience = max(PATIENCE, 5 * order.seconds[test.name])
-        if test.build in binaries and test.wrong(binaries[test.build], env, patience):
-            order.add(fault, test)
-            fault.killer = test.name
-            break
-    return fault
-
-
-def with_all(faults, build, home):
-    """Build BUILD with all of FAULTS; a fault that does not compile is killed by the compiler, and left out."""
-    inside, _ = mutate.faults()
-    overlay = home / 'src'
-    left = [fault for fault in faults if build in fault.builds and fault.edit.function]
-    files = {fault.edit.file for fault in left}
-    while left:
-        for name in files:
-            own = {fault.number: fault.edit for fault in left if fault.edit.file == name}
-            parameters = inside[build][name][1]
-            path = overlay / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(mutate.with_copies((grafted().path / name).read_text(), own, parameters))
-        try:
-            return binary(build, home, overlay, files)
-        except Error as e:
-            wrong = broken(str(e), overlay)
-            if not wrong:
-                raise
-            for fault in [fault for fault in left if fault.number in wrong]:
-                fault.killer = 'the compiler'
-                left.remove(fault)
-    return None
-
-
-def broken(said, overlay):
-    """The numbers of the copies for which the compiler printed errors."""
-    found = set()
-    for name, line in re.findall(r'([^\s:]+):(\d+):\d+: error: ', said):
-        if overlay in pathlib.Path(name).parents:
-            above = pathlib.Path(name).read_text().splitlines()[:int(line)]
-            for text in reversed(above):
-                if text == '/* END */':
-                    break
-                if text.startswith('/* MUTANT '):
-                    found.add(int(text.split()[2]))
-                    break
+def built(mutants, home):
+    """{build: QEMU with MUTANTS}, in HOME; what does not compile is dropped."""
+    found = {}
+    for build in ('kvm', 'tcg'):
+        place = home / build
+        while own := [mutant for mutant in mutants if not mutant.killer
+                      and (mutant.file in commands(build) or mutant.file.endswith('.h'))]:
+            names = {mutant.file for mutant in own}
+            for name in names:
+                path = place / 'src' / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(mutated(name, [mutant for mutant in own if mutant.file == name]))
+            try:
+                # any file can include a header
+                found[build] = relink(build, place, place / 'src', FLAGS,
+                                      None if any(name.endswith('.h') for name in names) else names)
+                break
+            except Error as e:
+                wrong = {int(number) for number in re.findall(r'\bmutant-(\d+):', str(e))}
+                lost = [mutant for mutant in own if mutant.number in wrong
+                        or (not mutant.function and ' error: ' in str(e))]
+                if not lost:
+                    raise
+                for mutant in lost:
+                    mutant.killer = NOTHING
     return found
 
 
-def binary(build, home, overlay, names):
-    # any file can include a header
-    names = None if any(name.endswith('.h') for name in names) else names
-    return relink(build, home, overlay, FLAGS, names)
+def reaching(mutant, reached):
+    """The tests that reach the line of MUTANT, or the nearest ones that gcov counts; None if no build has the code."""
+    lines = {test: reached[test.name]['files'].get(mutant.file, {}) for test in ctests.every()}
+    near = known = sorted({int(line) for own in lines.values() for line in own})
+    if mutant.function:
+        first, last = (line_at(source(mutant.file), edge) for edge in mutant.function.span())
+        known = [line for line in known if first <= line <= last]
+        if not known:
+            return None
+        before = [line for line in known if line <= mutant.line]
+        near = before[-1:] + [line for line in known if line > mutant.line and mutant.line not in before][:1]
+    return [test for test, own in lines.items()
+            if mutant.file.endswith('.h') or any(own.get(str(line), (0,))[0] for line in near)]
 
 
-def by_itself(fault, lines, order, home):
-    """Build QEMU with FAULT only, and run its tests."""
-    tests = list(lines.reaching(fault))
-    binaries = {}
-    for build in sorted({test.build for test in tests}):
-        overlay = home / build / 'src'
-        path = overlay / fault.edit.file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = (grafted().path / fault.edit.file).read_text()
-        path.write_text(text[:fault.edit.start] + fault.edit.text + text[fault.edit.end:])
-        try:
-            binaries[build] = binary(build, home / build, overlay, {fault.edit.file})
-        except Error:
-            fault.killer = 'the compiler'
-            return fault
-    return try_out(fault, tests, binaries, order, {})
+def try_one(mutant, reached, kills, home, binaries):
+    """Run the tests that reach MUTANT until one fails, which kills it; first those that have killed most others."""
+    binaries = binaries if mutant.function else built([mutant], home / str(mutant.number))
+    tests = reaching(mutant, reached)
+    if tests is None:
+        mutant.killer = NOTHING
+    for test in sorted(tests or (), key=lambda test: (-kills[test.name], reached[test.name]['seconds'])):
+        if mutant.killer:
+            break
+        patience = max(PATIENCE, 5 * reached[test.name]['seconds'])
+        if test.build in binaries and test.wrong(binaries[test.build], {'MUTANT': str(mutant.number)}, patience):
+            mutant.killer = test.name
+            kills[test.name] += 1
+    return mutant
 
 
-def try_all(faults, jobs):
-    """Run the tests of all FAULTS, JOBS at a time."""
-    lines = Lines()
-    order = Order(lines)
+def try_all(mutants, jobs):
+    """Run the tests of all MUTANTS, JOBS at a time."""
+    reached, kills = ctests.reached(progress=say), collections.Counter()
     with tempfile.TemporaryDirectory(prefix='mutants-') as home, machine.workers(jobs) as pool:
         home = pathlib.Path(home)
-        say('compiling the faults')
-        binaries = {build: with_all(faults, build, home / build) for build in ('kvm', 'tcg')}
-        binaries = {build: path for build, path in binaries.items() if path}
-        going = []
-        for fault in faults:
-            if fault.killer:
-                continue
-            if fault.edit.function:
-                going.append(pool.submit(try_out, fault, list(lines.reaching(fault)), binaries, order,
-                                         {'MUTANT': str(fault.number)}))
-            else:
-                going.append(pool.submit(by_itself, fault, lines, order, home / str(fault.number)))
+        say('compiling the mutants')
+        binaries = built([mutant for mutant in mutants if mutant.function], home)
+        going = [pool.submit(try_one, mutant, reached, kills, home, binaries) for mutant in mutants
+                 if not mutant.killer]
         for number, done in enumerate(concurrent.futures.as_completed(going), 1):
-            fault = done.result()
-            say(f'{number} of {len(going)}: {fault}: {fault.killer or "SURVIVED"}')
+            mutant = done.result()
+            say(f'{number} of {len(going)}: {mutant}: {mutant.killer or "SURVIVED"}')
