@@ -72,5 +72,7 @@ void partition(void)
     }
     put_text("TAKEN ");
     put_number(taken);
+    put_text("\nREFUSED ");
+    put_number(CALLS - taken);
     put_text("\nEND\n");
 }

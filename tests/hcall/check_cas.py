@@ -25,9 +25,13 @@ def check():
         image = cases.program(home, 'cas', ('partition', 'cas'))
         options = [*cases.machine(image, 'cap-nested-papr', 'power11'), '-machine', 'cap-dawr1=off']
         said = dict(cases.lines([str(qemu)], options, '1', PATIENCE))
-    if 'TAKEN' not in said:
+    if 'REFUSED' not in said:
         raise Error(f'the guest hangs: no answer in {PATIENCE} seconds')
-    print(f'CAS accepted {said["TAKEN"]} lists')
+    words = f'CAS accepts {said["TAKEN"]} lists and refuses {said["REFUSED"]}'
+    # an empty list is among them
+    if '0' in said.values():
+        raise Error(f'{words}: either has to happen')
+    print(words)
 
 
 if __name__ == '__main__':
