@@ -46,7 +46,7 @@ LIMITS = {
 PATIENCE, STILL = 20, 2
 # SIGTERM for an instrumented QEMU, which must write its counts
 END = signal.SIGKILL
-NESTED, MMU = 'nested-l0', 'ppc-fixes'
+NESTED, MMU = 'nested-l0', 'ppc-radix'
 OURS, THEIRS = 'ours', 'Debian\'s'
 BOTH, V2 = ('v1', 'v2'), ('v2',)
 # {case of tests/hcall/l2.c: (topic, APIs, L2's exit on ours, and on Debian's if it differs)}: an exit is the vector
