@@ -19,13 +19,9 @@
 
 static uint64_t seed;
 
-/* xorshift */
 static uint32_t next(uint32_t below)
 {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed >> 16) % below;
+    return (next_random(&seed) >> 16) % below;
 }
 
 static uint32_t *put_record(uint32_t *at, uint32_t mask, uint32_t pvr)

@@ -12,10 +12,14 @@ import pathlib
 import re
 import selectors
 import signal
+import socket
 import subprocess
 import tempfile
+import time
 
+from lib.stanzas import read_stanzas
 from lib.system import TOP, Error, run
+from tests.hcall import calls
 
 CROSS = 'powerpc64le-linux-gnu-'
 FLAGS = ('-mbig -mcpu=power8 -mno-altivec -mno-vsx -O1 -Wall -Wextra -Werror -ffreestanding -fno-pic -no-pie '
@@ -25,22 +29,26 @@ LAYOUT = ('-Wl,-EB,--section-start=.start=0,--section-start=.interrupts=0x300,-T
           '--no-warn-rwx-segments')
 # {program: its sources, the capability that it is for}
 PROGRAMS = {
-    'lpvr': (('partition', 'lpvr'), 'cap-nested-papr'),
+    'calls-v1': (('partition', 'calls'), 'cap-nested-hv'),
+    'calls-v2': (('partition', 'calls'), 'cap-nested-papr'),
     'v1': (('partition', 'l2', 'l2-hv'), 'cap-nested-hv'),
     'v2': (('partition', 'l2', 'l2-papr'), 'cap-nested-papr'),
 }
 
-SUCCESS, INVALID = '0', '-81'
+SUCCESS = '0'
 VALUES = ('00000000', '0f000004', '0f000005', '0f000006', '0f000007', '0f000008', '00820200', 'ffffffff')
 # (CPU, max-cpu-compat): the values that L1 may give to L2
 LIMITS = {
-    ('power11', None): ('00000000', '0f000005', '0f000006', '0f000007'),
+    ('power11', None): ('0f000005', '0f000006', '0f000007'),
     ('power11', 'power11'): ('0f000005', '0f000006', '0f000007'),
     ('power11', 'power10'): ('0f000005', '0f000006'),
     ('power11', 'power9'): ('0f000005',),
-    ('power10', None): ('00000000', '0f000005', '0f000006'),
+    ('power10', None): ('0f000005', '0f000006'),
     ('power10', 'power9'): ('0f000005',),
 }
+
+# {start of a stanza of calls.cfg: (program, first steps)}
+STARTS = {'v1': ('calls-v1', ()), 'v2': ('calls-v2', ()), 'guest': ('calls-v2', calls.GUEST)}
 
 # Seconds until a guest counts as hung: if it must exit, and if it must not
 PATIENCE, STILL = 20, 2
@@ -76,6 +84,7 @@ LEAVES = {
     'uncapped': (NESTED, V2, ('00000980', 'fffffffe')),
     # the partition, not L2, restarts; Debian's aborts
     'reboot': (NESTED, BOTH, ('00000100', '00000000')),
+    'traced': (NESTED, BOTH, ('00000c00', '00000d00'), ('00000980', '00000000')),
     'invalid': (NESTED, BOTH, ('00000e40', '07ffffff'), ('00000e40', '00000000')),
     'unchanged': (MMU, BOTH, ('00000e00', '02040000'), ('00000980', '........')),
     # the value shows that the exit was not before the store
@@ -88,6 +97,18 @@ LEAVES = {
 BY_INSTRUCTION = ['-icount', 'shift=0']
 MORE = {'uncapped': ['-machine', 'cap-rpt-invalidate=off'],
         **dict.fromkeys(('punctual', 'set', 'own-timer'), BY_INSTRUCTION)}
+# {(API, commands of the monitor while L2 runs): (L2's exit, what the monitor prints)}
+# What L2 writes to when it runs
+LOADED = 'xp /1gx 0x200000'
+MIGRATE = 'migrate "exec:cat >/dev/null"'
+TYPED = {
+    ('v1', 'stop', 'cont'): (('00000980', '00000000'), ''),
+    ('v2', 'stop', 'cont'): (('00000980', '00000000'), ''),
+    ('v1', 'nmi'): (('00000100', '00000000'), ''),
+    ('v2', 'nmi'): (('00000100', '00000001'), ''),
+    ('v1', MIGRATE, 'info migrate', 'cont'): (('00000980', '00000000'), 'completed'),
+    ('v2', MIGRATE, 'stop', 'cont'): (('00000980', '00000000'), 'stop them first'),
+}
 # {what L0 does not support: (options, words of the error message, whether Debian's starts)}
 REFUSED = {
     'an L1 with SMT': (['-smp', '2,threads=2'], ('with SMT', 'threads=1', 'cap-nested-papr=off'), True),
@@ -147,38 +168,30 @@ def machine(image, capability, cpu, limit=None):
     return ['-machine', options, '-cpu', cpu, '-smp', '2', '-bios', image]
 
 
-def answers(command, options):
-    """{value: (result of the call, value read back)}"""
-    found, value = {}, None
-    for words in lines(command, options):
-        if words[0] == 'SET':
-            value = words[1]
-            found[value] = (words[2], None)
-        elif words[0] == 'GET':
-            found[value] = (found[value][0], words[1])
-    return found
+def check_calls(command, options, steps):
+    said = calls.wrong(steps, lambda typed: lines(command, options, typed))
+    return said and f'expected {said}'
 
 
-def expected(allowed):
-    """A refused value is not stored, so that the previous one, if any, remains."""
-    found, stored = {}, None
+def lpvr_steps(allowed, newest=None):
+    """A refused value is not stored, so that the previous one remains: at first NEWEST."""
+    stored = newest
     for value in VALUES:
         stored = value if value in allowed else stored
-        found[value] = (SUCCESS if value in allowed else INVALID, stored)
-    return found
+        yield f'buffer 1 0003:{value}'
+        yield f'SET wide 1 0 buf 1000 = {"SUCCESS" if value in allowed else "ELEMENT_VALUE 0"}'
+        yield 'GET wide 1 0 buf 1000 = SUCCESS'
+        yield f'shows 0003:{stored}'
 
 
 def check_lpvr(command, options, allowed, logs):
     """Check that L1 may give L2 only the values ALLOWED, and that QEMU logs the refused ones if LOGS is set."""
     with tempfile.NamedTemporaryFile('r') as log:
-        found, wanted = answers(command, [*options, '-d', 'guest_errors', '-D', log.name]), expected(allowed)
+        said = check_calls(command, [*options, '-d', 'guest_errors', '-D', log.name],
+                           [*calls.GUEST, *lpvr_steps(allowed, allowed[-1])])
         logged = re.findall('L1 must not run L2 with logical PVR 0x(.{8}) ', log.read())
-    for value in VALUES:
-        result, stored = found.get(value, (None, None))
-        if result != wanted[value][0] or wanted[value][1] not in (None, stored):
-            return f'{value}: {result}, then {stored}; expected {wanted[value][0]}, then {wanted[value][1]}'
     refused = [value for value in VALUES if value not in allowed] if logs else []
-    return f'the log has {logged}; expected {refused}' if logged != refused else None
+    return said or (f'the log has {logged}; expected {refused}' if logged != refused else None)
 
 
 def check_l2(command, options, case, wanted):
@@ -189,6 +202,38 @@ def check_l2(command, options, case, wanted):
     if found == wanted or (found and wanted and all(map(re.fullmatch, wanted, found))):
         return None
     return f'L2 exits with {found}; expected {wanted}'
+
+
+def typed(path, command):
+    """What the monitor at PATH prints when COMMAND is typed."""
+    with socket.socket(socket.AF_UNIX) as monitor:
+        monitor.connect(path)
+        said = b''
+        for line in ('', command):
+            monitor.sendall(f'{line}\n'.encode() if line else b'')
+            said = monitor.recv(4096)
+            while not said.endswith(b'(qemu) '):
+                said += monitor.recv(4096)
+    return said.decode()
+
+
+def check_monitor(command, options, commands, wanted, words):
+    """Type COMMANDS while L2 runs; check that L2 exits with WANTED, and that the monitor prints WORDS."""
+    said, found = '', None
+    with tempfile.TemporaryDirectory() as home:
+        path = f'{home}/monitor'
+        for line in lines(command, [*options, '-smp', '1', '-monitor', f'unix:{path},server=on,wait=off'],
+                          'announced'):
+            if line == ['L2']:
+                start = time.monotonic()
+                while '0: 0x0000000000000000' in typed(path, LOADED) and time.monotonic() - start < PATIENCE:
+                    pass
+                said = ''.join(typed(path, what) for what in commands)
+            elif line[0] == 'RUN':
+                found = tuple(line[1:])
+    if words not in said:
+        return f'the monitor prints {said}; expected {words}'
+    return None if found == wanted else f'L2 exits with {found}; expected {wanted}'
 
 
 def check_refused(command, options, wanted):
@@ -212,12 +257,20 @@ def checks(scratch, topic=None):
     for (cpu, limit), limited in LIMITS.items() if topic in (None, NESTED) else ():
         for whose, allowed in ((OURS, limited), (THEIRS, VALUES)):
             yield (whose, f'{cpu}, max-cpu-compat={limit or ""}: L1 may give L2 {", ".join(allowed)}',
-                   functools.partial(check_lpvr, options=options('lpvr', cpu, limit), allowed=allowed,
+                   functools.partial(check_lpvr, options=options('calls-v2', cpu, limit), allowed=allowed,
                                      logs=whose == OURS))
     for what, (more, words, starts) in REFUSED.items() if topic in (None, NESTED) else ():
         for whose, wanted in ((OURS, words), *([(THEIRS, ())] if starts else [])):
             yield (whose, f'v2: {what} is {"refused" if wanted else "started"}',
-                   functools.partial(check_refused, options=[*options('lpvr'), *more], wanted=wanted))
+                   functools.partial(check_refused, options=[*options('calls-v2'), *more], wanted=wanted))
+    for (api, *commands), (wanted, words) in TYPED.items() if topic in (None, NESTED) else ():
+        yield (OURS, f'{api}: {", ".join(commands)} while L2 runs', functools.partial(
+            check_monitor, options=options(api), commands=commands, wanted=wanted, words=words))
+    stanzas = read_stanzas(TOP / 'tests/hcall/calls.cfg', ('start', 'steps'))
+    for name, stanza in stanzas.items() if topic in (None, NESTED) else ():
+        first, guest = STARTS[stanza['start']]
+        yield (OURS, f'hypercalls: {name}', functools.partial(check_calls, options=options(first), steps=(
+            *guest, *stanza['steps'].strip().splitlines())))
     for case, (of, apis, *wanted) in LEAVES.items():
         for api in apis if topic in (None, of) else ():
             for whose, leave in zip((OURS, THEIRS), wanted):

@@ -12,10 +12,12 @@
 #define H_ENTER_NESTED          0xf804
 #define H_TLB_INVALIDATE        0xf808
 
+#define H_P2                    (-55)
+#define NO_MEMORY               (1ULL << 50)
+
 #define HOST_RADIX              (1ULL << 63)
 #define ROOT_OF_13_BITS         13
 
-/* QEMU accesses both in the byte order of its host, which is little-endian */
 static struct {
     uint64_t version;
     uint32_t lpid;
@@ -48,9 +50,12 @@ static struct {
 
 static uint64_t partitions[1 << 9] __attribute__((aligned(1 << 12)));
 
+/* Some versions of QEMU use the byte order of their host */
+static bool swapped;
+
 static uint64_t swap(uint64_t value)
 {
-    return __builtin_bswap64(value);
+    return swapped ? __builtin_bswap64(value) : value;
 }
 
 void create_l2(const uint64_t *roots, uint64_t processes)
@@ -59,8 +64,12 @@ void create_l2(const uint64_t *roots, uint64_t processes)
                     ROOT_OF_13_BITS;
     partitions[3] = processes;
     hcall(H_SET_PARTITION_TABLE, (uintptr_t)partitions, 0, 0, 0, 0);
+    hypervisor.version = 1;
+    hypervisor.lpid = 1;
+    swapped = hcall(H_ENTER_NESTED, (uintptr_t)&hypervisor, NO_MEMORY, 0, 0,
+                    0) != H_P2;
     hypervisor.version = swap(1);
-    hypervisor.lpid = __builtin_bswap32(1);
+    hypervisor.lpid = swapped ? __builtin_bswap32(1) : 1;
 }
 
 void shift_timebase(uint64_t ticks)
@@ -83,6 +92,7 @@ uint64_t enter_l2(const struct entry *entry)
     hypervisor.lpcr = swap(entry->lpcr);
     hypervisor.hdec = swap(entry->hdec);
     hypervisor.dpdes = swap(entry->dpdes);
+    hypervisor.ciabr = swap(entry->ciabr);
     __asm__ volatile("mftb %0" : "=r"(now));
     /* with this API, the guest inherits the partition's 32-bit decrementer */
     __asm__ volatile("mtdec %0" : :

@@ -25,6 +25,7 @@
 #define VPA                     0x0c02
 #define GPR3                    0x1003
 #define HDEC_EXPIRY             0x1020
+#define CIABR                   0x1032
 #define NIA                     0x1021
 #define MSR                     0x1022
 #define DEC_EXPIRY              0x102a
@@ -155,6 +156,7 @@ uint64_t enter_l2(const struct entry *entry)
     add_one(DEC_EXPIRY, entry->dec);
     add_one(HDEC_EXPIRY, entry->hdec);
     add_one(DPDES, entry->dpdes);
+    add_one(CIABR, entry->ciabr);
     set_state(0);
     hcall(H_GUEST_RUN_VCPU, 0, guest, 0, 0, 0);
     return r4;

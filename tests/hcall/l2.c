@@ -23,6 +23,8 @@
 #define MSR_EE                  0x8000ULL
 #define MSR_IR                  0x20ULL
 #define MSR_DR                  0x10ULL
+/* In CIABR */
+#define PRIVILEGED              2
 #define LPCR_LD                 (1ULL << 17)
 #define LPCR_MER                (1ULL << 11)
 
@@ -92,14 +94,15 @@ __asm__(
     "   li      9, 3\n"
     "   sldi    9, 9, 30\n"
     "   ld      10, 0(9)\n"
-    "   lis     10, loaded@ha\n"
-    "   std     9, loaded@l(10)\n"
+    "   lis     10, 0x20\n"
+    "   std     9, 0(10)\n"
     "1: ld      10, 0(9)\n"
     "   b       1b\n"
     /* a prefixed instruction across 64 bytes gets an alignment interrupt */
     ".balign 64\n"
     "invalid:\n"
     "   .long   0x07ffffff, 0\n"
+    INTERRUPT(0xd00)
     ".previous\n");
 
 extern const char enable[], set_decrementer[], change[], change_own[], spin[];
@@ -122,8 +125,8 @@ static uint64_t pages[1 << 9] __attribute__((aligned(1 << 12)));
 /* 1 GiB higher in the guest */
 static uint64_t *const processes = (uint64_t *)0x100000;
 
-/* The guest has loaded what "stale" loads */
-volatile uint64_t loaded;
+/* The guest has loaded what "stale" loads; tests/hcall/cases.py reads it, too */
+#define loaded (*(volatile uint64_t *)0x200000)
 /* What the second CPU does then */
 static void (*do_then)(void);
 
@@ -193,6 +196,13 @@ static void second_reboots(void)
     start_second(reboot);
 }
 
+/* The user of the monitor may interrupt the guest from now on */
+static void announce(void)
+{
+    rebooted = timebase();
+    put_text("L2\n");
+}
+
 /*
  * Map the first GiB at five addresses: normally, not referenced yet, not
  * changed yet, and normally again, all for the partition-scoped tables.  The
@@ -259,6 +269,13 @@ static uint64_t area(void)
 static uint64_t invalidated(void)
 {
     return invalidate_l2();
+}
+
+static uint64_t breakpoint;
+
+static void set_breakpoint(void)
+{
+    breakpoint = (uintptr_t)spin | PRIVILEGED;
 }
 
 static uint64_t expiry;
@@ -341,6 +358,8 @@ static const struct {
     { "alone", spin, 0, 0, invalidated, LATER, SOON, NULL, 0 },
     { "uncapped", spin, 0, 0, invalidated, LATER, SOON, NULL, 0 },
     { "reboot", stale, 0, 0, l2_gpr3, LATER, LATER, second_reboots, 0 },
+    { "traced", spin, 0, 0, l2_gpr3, LATER, SOON, set_breakpoint, 0 },
+    { "announced", stale, 0, 0, l2_gpr3, LATER, LATER, announce, 0 },
     { "invalid", invalid, 0, 0, prefix, LATER, SOON, NULL, 0 },
     { "unchanged", change, 0, 0, l2_hdsisr, LATER, SOON, NULL, 0 },
     { "own-unchanged", change_own, MSR_DR, 0, l2_gpr3, LATER, SOON,
@@ -365,6 +384,7 @@ static uint64_t run(size_t number)
     if (cases[number].before) {
         cases[number].before();
     }
+    entry.ciabr = breakpoint;
     return enter_l2(&entry);
 }
 

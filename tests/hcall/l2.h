@@ -22,6 +22,7 @@ struct entry {
     uint64_t dec;
     uint64_t hdec;
     uint64_t dpdes;
+    uint64_t ciabr;
 };
 
 /**

@@ -74,24 +74,34 @@ int64_t hcall(uint64_t token, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
     return r[0];
 }
 
+/* The next character of the terminal, which has up to 16 at a time */
+static char get(void)
+{
+    static uint64_t words[2];
+    static size_t at, count;
+
+    while (at == count) {
+        hcall(H_GET_TERM_CHAR, TERMINAL, 0, 0, 0, 0);
+        at = 0;
+        count = r4;
+        words[0] = r5;
+        words[1] = r6;
+    }
+    at++;
+    return words[(at - 1) / 8] >> (56 - (at - 1) % 8 * 8);
+}
+
 void get_line(char *line, size_t size)
 {
     size_t n = 0;
+    char c;
 
-    for (;;) {
-        hcall(H_GET_TERM_CHAR, TERMINAL, 0, 0, 0, 0);
-        for (size_t i = 0; i < r4; i++) {
-            char c = (i < 8 ? r5 : r6) >> (56 - i % 8 * 8);
-
-            if (c == '\n') {
-                line[n] = 0;
-                return;
-            }
-            if (n < size - 1) {
-                line[n++] = c;
-            }
+    while ((c = get()) != '\n') {
+        if (n < size - 1) {
+            line[n++] = c;
         }
     }
+    line[n] = 0;
 }
 
 void put(char c)
@@ -129,6 +139,15 @@ void put_number(int64_t value)
     while (n) {
         put(digits[--n]);
     }
+}
+
+/* xorshift */
+uint64_t next_random(uint64_t *seed)
+{
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    return *seed;
 }
 
 uint64_t create_guest(void)

@@ -38,6 +38,9 @@ void put_text(const char *text);
 void put_hex(uint32_t value);
 void put_number(int64_t value);
 
+/* The next number of the sequence that starts with @seed, which is not 0 */
+uint64_t next_random(uint64_t *seed);
+
 /* Creates a guest of the nested PAPR API; returns its ID for other calls */
 uint64_t create_guest(void);
 
