@@ -1,0 +1,50 @@
+# Copyright (c) 2026 QEMU contributors
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Let an L1 make random calls of the nested APIs, on QEMU with TCG and sanitizers.
+
+The seed determines the calls of each CPU, not how the two CPUs meet.
+"""
+
+import pathlib
+import tempfile
+import time
+
+from lib import binaries
+from lib.command import Parser, main
+from lib.relink import relink
+from lib.system import Error
+from tests.hcall import cases
+
+SANITIZER = '-fsanitize=address,undefined'
+CALLS, PATIENCE = 4096, 30
+APIS = (('1', 'cap-nested-hv'), ('2', 'cap-nested-papr'))
+
+
+def fuzz(command, options, said, seconds):
+    """The number of calls in SECONDS."""
+    start, calls = time.monotonic(), 0
+    for words in cases.lines(command, options, said, PATIENCE):
+        calls += CALLS * (words == ['CALLS'])
+        if time.monotonic() - start > seconds:
+            return calls
+    raise Error(f'no call ends within {PATIENCE} seconds, after {calls} calls: run it again with this seed')
+
+
+def check():
+    parser = Parser(description=__doc__)
+    parser.add_argument('--seconds', type=int, default=30)
+    parser.add_argument('--seed', type=int, default=1)
+    args = parser.parse_args()
+    binaries.native_qemu()
+    with tempfile.TemporaryDirectory(prefix='asan-') as home:
+        home = pathlib.Path(home)
+        qemu = relink('tcg', home / 'tcg', home / 'src', [SANITIZER, '-fno-sanitize-recover=all'], None, [SANITIZER])
+        image = cases.program(home, 'fuzz', ('partition', 'fuzz'))
+        for api, capability in APIS:
+            calls = fuzz([str(qemu)], cases.machine(image, capability, 'power11'), f'{api}{args.seed}',
+                         args.seconds / len(APIS))
+            print(f'v{api}: {calls} calls, {calls * len(APIS) // args.seconds} a second')
+
+
+if __name__ == '__main__':
+    main(check)
