@@ -135,9 +135,15 @@ def end(qemu):
 
 def lines(command, options, said='', patience=PATIENCE):
     """The words of each line that the program prints in answer to SAID, until END or until it stops printing."""
-    with subprocess.Popen([*command, '-nodefaults', '-display', 'none', '-accel', 'tcg', '-serial', 'stdio', *options],
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as qemu, \
+    # not a pipe: nobody reads it while the guest can make QEMU complain
+    with tempfile.TemporaryFile() as complaints, \
+            subprocess.Popen([*command, '-nodefaults', '-display', 'none', '-accel', 'tcg', '-serial', 'stdio',
+                              *options],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints) as qemu, \
             selectors.DefaultSelector() as selector:
+        def complained():
+            complaints.seek(0)
+            return complaints.read().decode(errors='replace').strip()
         selector.register(qemu.stdout, selectors.EVENT_READ)
         rest = b''
         with contextlib.ExitStack() as stack:
@@ -147,13 +153,13 @@ def lines(command, options, said='', patience=PATIENCE):
             while selector.select(patience):
                 data = qemu.stdout.read1()
                 if not data:
-                    raise Error(f'QEMU ended unexpectedly: {qemu.stderr.read().decode().strip()}')
+                    raise Error(f'QEMU ended unexpectedly: {complained()}')
                 *whole, rest = (rest + data).split(b'\n')
                 for line in whole:
                     words = line.decode().split()
                     if words == ['END']:
                         end(qemu)
-                        complaint = re.search('.*CRITICAL.*', qemu.stderr.read().decode())
+                        complaint = re.search('.*CRITICAL.*', complained())
                         if complaint:
                             raise Error(complaint[0])
                         return

@@ -99,12 +99,12 @@ STEPS = (
          distro=ALWAYS),
     Step('host-model, {below}', 'guest: {below}, 1 vCPU', cpu=host_model('{below}'), tells='', unknown=NO_MODEL,
          distro=ALWAYS),
-    Step('host-model, {above}', 'refused: .*(Cannot use max-cpu-compat={above} on this host.*CPU modes of this host: '
+    Step('host-model, {above}', 'refused: .*(Cannot use max-cpu-compat={above}: this host.*CPU modes of this host: '
          '{names}|Unknown compatibility mode power11)', cpu=host_model('{above}'), unknown=NO_MODEL),
     # libvirt cannot set a mode on such a host, so use -machine
     Step('-machine max-cpu-compat={below}', 'guest: {below}, 1 vCPU', cpu='', machine=',max-cpu-compat={below}',
          tells='', hosts=UNKNOWN, distro=ALWAYS),
-    Step('-machine max-cpu-compat={above}', 'refused: .*Cannot use max-cpu-compat={above} on this host.*'
+    Step('-machine max-cpu-compat={above}', 'refused: .*Cannot use max-cpu-compat={above}: this host does not allow.*'
          'CPU modes of this host: {names}.*Add max-cpu-compat={limit}', cpu='', machine=',max-cpu-compat={above}',
          hosts=UNKNOWN, distro=NEVER),
 )
