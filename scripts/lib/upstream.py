@@ -25,7 +25,7 @@ def below():
 
 def base_with(tree):
     """The commit of TREE's base with upstream's version, or with the stand-in if the base does not have it."""
-    headers = [entry for entry in entries(queue().values()) if entry.unless]
+    headers = [entry for entry in entries(queue().values()) if tuple(entry.unless) == HEADER]
     return commit_entries(tree, tree.tip(BASE_REF), [*headers, Entry(STAND_IN)])
 
 
