@@ -221,7 +221,7 @@ def check_unless(tree, topics):
     if left:
         raise Error(f'{left} differs from what the series makes of it on a base without the change')
     count = int(tree.git('rev-list', '--count', f'{base}..{tip}'))
-    if count != len([entry for entry in listed if not entry.unless]):
+    if count != len([entry for entry in listed if tuple(entry.unless) != HEADER]):
         raise Error(f'{count} of {len(listed)} entries are applied')
     hunks = [name for entry in listed for name in functions(entry.diff)]
     check_refresh(tree, topics, base, max(hunks, key=hunks.count))
