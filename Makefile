@@ -3,12 +3,11 @@
 # "make help" lists the targets that a person types.
 
 python = /usr/bin/python3
-lib = PYTHONPATH=scripts $(python) -m lib
 # make 4.3 does not export to $(shell); without Python, configure has not run yet
-home := $(if $(wildcard $(python)),$(shell BASE='$(BASE)' $(lib) home),build/trixie)
+home := $(if $(wildcard $(python)),$(shell BASE='$(BASE)' $(python) -m scripts.queue.bases),build/trixie)
 queue := $(wildcard series/*/* series/*/. docs/system/ppc/*)
-meson = PYTHONPATH="$$($(lib) meson)" $(python) -m mesonbuild.mesonmain
-ninja = $(lib) ninja
+meson = PYTHONPATH="$$($(python) -m scripts.debian.roots)" $(python) -m mesonbuild.mesonmain
+ninja = $(python) -m scripts.debian.binaries
 
 # One cache for all clones of this repository
 export CCACHE_BASEDIR := $(CURDIR)
@@ -42,8 +41,8 @@ help:
 	@echo 'make clean         remove build/'
 
 # Everything that a build needs, and the current series
-$(home)/.ready: configure scripts/prepare $(addprefix scripts/lib/, builds.py commits.py debian.py \
-                grafting.py roots.py) tests/lab/pseries.mak series/. $(queue)
+$(home)/.ready: configure $(addprefix scripts/, $(addprefix debian/, builds.py prepare.py roots.py suite.py) \
+                $(addprefix queue/, commits.py graft.py)) tests/lab/pseries.mak series/. $(queue)
 	./configure
 	@touch $@
 
@@ -51,14 +50,14 @@ kvm tcg: $(home)/.ready
 	@$(ninja) $(home)/$@ qemu-system-ppc64
 
 kvm-ubsan: kvm
-	@$(lib) $@
+	@$(python) -m tests.relink $@
 
 # The base with upstream's own version, and its build
 upstream/src: $(home)/.ready
-	@$(lib) upstream
+	@$(python) -m tests.queue.stand_in
 
 upstream/kvm: $(home)/.ready
-	@$(lib) upstream kvm
+	@$(python) -m tests.queue.stand_in kvm
 	@$(ninja) $(home)/$@ qemu-system-ppc64
 
 boot: $(home)/.ready
@@ -76,14 +75,14 @@ libvirt: $(home)/.ready
 
 # QEMU=1 adds ours
 host-kit: $(if $(QEMU),kvm,$(home)/.ready)
-	@scripts/host-kit $(if $(QEMU),--qemu)
+	@$(python) -m tests.lab.kit $(if $(QEMU),--qemu)
 
 coverage: kvm tcg
-	@QEMU_BUILDS='$(abspath $(home))' scripts/coverage
+	@QEMU_BUILDS='$(abspath $(home))' $(python) -m tests.coverage
 
 # ONLY=FILE|FILE:LINE|TOPIC, JOBS=N
 mutants: kvm tcg
-	@QEMU_BUILDS='$(abspath $(home))' scripts/mutants $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS))
+	@QEMU_BUILDS='$(abspath $(home))' $(python) -m tests.mutants $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS))
 
 # TOPIC=NAME, VERSION=vN, RFC=1
 series:
@@ -117,10 +116,10 @@ check-docs: tcg kvm
 
 # SUITE=trixie|sid
 deb-source: $(home)/.ready
-	@scripts/deb-source $(or $(SUITE),trixie)
+	@$(python) -m scripts.queue.deb_source $(or $(SUITE),trixie)
 
 quick: kvm tcg
-	@QEMU_BUILDS='$(abspath $(home))' scripts/quick
+	@QEMU_BUILDS='$(abspath $(home))' $(python) -m tests.quick
 
 # ONLY=PATTERN: the tests with matching names, as in ONLY='refused-*'
 check: kvm tcg kvm-ubsan upstream/src
@@ -129,7 +128,7 @@ check: kvm tcg kvm-ubsan upstream/src
 	    { cat build/meson.log; exit 1; }
 	@rm -f build/meson/meson-logs/testlog.json
 	@QEMU_BUILDS='$(abspath $(home))' $(meson) test -C build/meson --num-processes 2 $(if $(ONLY),'$(ONLY)'); ended=$$?; \
-	    $(lib) tally build/meson && exit $$ended
+	    $(python) -m tests.tally build/meson && exit $$ended
 
 # does not overwrite another hook
 hooks:

@@ -16,14 +16,16 @@ import subprocess
 import sys
 from unittest import mock
 
-from lib import bases
-from lib.command import Parser, main
-from lib.git import BASE_REF, Tree, clone
-from lib.system import BUILD, TOP, Error, run
-from lib.tap import point, report
+from scripts.lib.command import Parser, main
+from scripts.lib.system import BUILD, TOP, Error, run
+from scripts.queue import bases
+from scripts.queue.git import BASE_REF, Tree, clone
+from tests.tap import point, report
 
 COMMAND = re.compile(r'(?:make \S|scripts/|python3 -m |\./configure).*')
 BLOCK = re.compile(r'^```\w*\n(.*?)^```$|::(?: \w+)?\n\n((?:[ ]+.*\n|\n)+)', re.M | re.S)
+# The module that a command in scripts/ starts
+STARTS = re.compile(r'^PYTHON.* -m (\S+)', re.M)
 CHECKOUT = BUILD / 'check/qemu'
 # {a new user's command: what runs for it}
 FIRST = {
@@ -69,15 +71,11 @@ def parses(words):
         real(parser, *args)
         raise Parsed
     real, said = argparse.ArgumentParser.parse_args, io.StringIO()
-    module = words[2] if words[0] == 'python3' else None
-    words = words[2:] if module else words
+    module = words[2] if words[0] == 'python3' else STARTS.search((TOP / words[0]).read_text())[1]
     with mock.patch.object(argparse.ArgumentParser, 'parse_args', parse), contextlib.redirect_stderr(said), \
-            mock.patch.object(sys, 'argv', [str(TOP / words[0]), *words[1:]]):
+            mock.patch.object(sys, 'argv', [str(TOP / words[0]), *words[3 if words[0] == 'python3' else 1:]]):
         try:
-            if module:
-                runpy.run_module(module, run_name='__main__')
-            else:
-                runpy.run_path(words[0], run_name='__main__')
+            runpy.run_module(module, run_name='__main__')
         except Parsed:
             return
         except (SystemExit, ImportError) as e:
@@ -91,7 +89,7 @@ def takes(command):
     words = re.sub(r'(?<!\S)/\S+', sys.executable, command).split()
     if words[0] == 'make':
         makes(command)
-    elif words[0] == 'python3' or 'python3' in (TOP / words[0]).read_text().partition('\n')[0]:
+    elif words[0] == 'python3' or STARTS.search((TOP / words[0]).read_text()):
         parses(words)
     else:
         run([*words, '--help'], cwd=TOP)

@@ -14,10 +14,10 @@ import shutil
 import subprocess
 import time
 
-from lib.command import Parser, main
-from lib.debian import mirror
-from lib.system import ALONE, BUILD, TOP, Error, locked, run, say
-from lib.tap import tally
+from scripts.debian.suite import mirror
+from scripts.lib.command import Parser, main
+from scripts.lib.system import ALONE, BUILD, TOP, Error, locked, run, say
+from tests.tap import tally
 
 SUITES = ('bookworm', 'trixie')
 STEPS = ('boot', 'check')

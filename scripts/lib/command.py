@@ -8,13 +8,7 @@ import pathlib
 import signal
 import sys
 
-from lib.system import TOP, Error, Unknown, reason
-
-
-def name():
-    """The command, as the user calls it from the top directory."""
-    path = pathlib.Path(sys.argv[0]).resolve()
-    return str(path.relative_to(TOP)) if TOP in path.parents else path.name
+from scripts.lib.system import TOP, Error, Unknown, reason
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,7 +16,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **kwargs):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-                         **{'prog': name(), **kwargs})
+                         **{'prog': sys.argv[0], **kwargs})
 
     def error(self, message):
         raise Unknown(message)
@@ -36,12 +30,16 @@ def no_options(doc):
 def main(does, called=None):
     """Exit with the value that DOES() returns, or print an error on one line.
 
-    The line starts with CALLED, or else with the name of the command.
+    The line starts with CALLED, or else with the path of the module.
 
     The exit code is 0, 1 if the command failed, 2 for bad input, or 130 if it was interrupted.
     """
+    sys.argv[0] = called or str(pathlib.Path(sys.argv[0]).resolve().relative_to(TOP))
     # what programs print is parsed; some look at LANGUAGE in any locale but C
     os.environ.update(LC_ALL='C.UTF-8', LANGUAGE='')
+    # QEMU's scripts have modules of their own
+    for variable in ('PYTHONPATH', 'PYTHONSAFEPATH'):
+        os.environ.pop(variable, None)
     for number in (signal.SIGTERM, signal.SIGHUP):
         # clean up as for Ctrl-C, so that no child process is left behind
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -49,9 +47,9 @@ def main(does, called=None):
     try:
         code = int(does() or 0)
     except (Error, OSError) as e:
-        print(f'{called or name()}: {reason(e)}', file=sys.stderr)
+        print(f'{sys.argv[0]}: {reason(e)}', file=sys.stderr)
         code = 2 if isinstance(e, Unknown) else 1
     except KeyboardInterrupt:
-        print(f'{called or name()}: interrupted', file=sys.stderr)
+        print(f'{sys.argv[0]}: interrupted', file=sys.stderr)
         code = 130
     sys.exit(code)

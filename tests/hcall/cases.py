@@ -17,9 +17,9 @@ import subprocess
 import tempfile
 import time
 
-from lib.stanzas import read_stanzas
-from lib.system import TOP, Error, run
+from scripts.lib.system import TOP, Error, run
 from tests.hcall import calls
+from tests.stanzas import read_stanzas
 
 CROSS = 'powerpc64le-linux-gnu-'
 FLAGS = ('-mbig -mcpu=power8 -mno-altivec -mno-vsx -O1 -Wall -Wextra -Werror -ffreestanding -fno-pic -no-pie '

@@ -9,9 +9,10 @@ gets the case wrong, it runs there too.  Prints TAP.
 import concurrent.futures
 import tempfile
 
-from lib import binaries, roots, tap
-from lib.command import Parser, main
-from lib.queue import asked, queue
+from scripts.debian import binaries, roots
+from scripts.lib.command import Parser, main
+from scripts.queue.topics import asked, queue
+from tests import tap
 from tests.hcall import cases
 
 

@@ -5,11 +5,11 @@
 import pathlib
 import tempfile
 
-from lib import binaries
-from lib.command import main, no_options
-from lib.relink import relink
-from lib.system import Error
+from scripts.debian import binaries
+from scripts.lib.command import main, no_options
+from scripts.lib.system import Error
 from tests.hcall import cases
+from tests.relink import relink
 
 SANITIZER = '-fsanitize=address,undefined'
 FILES = ('hw/ppc/spapr_hcall.c', 'target/ppc/compat.c')

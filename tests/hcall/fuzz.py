@@ -9,11 +9,11 @@ import pathlib
 import tempfile
 import time
 
-from lib import binaries
-from lib.command import Parser, main
-from lib.relink import relink
-from lib.system import Error
+from scripts.debian import binaries
+from scripts.lib.command import Parser, main
+from scripts.lib.system import Error
 from tests.hcall import cases
+from tests.relink import relink
 
 SANITIZER = '-fsanitize=address,undefined'
 CALLS, PATIENCE = 4096, 30

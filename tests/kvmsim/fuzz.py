@@ -10,7 +10,7 @@ import shlex
 import tempfile
 import time
 
-from lib.system import say
+from scripts.lib.system import say
 from tests.kvmsim import guest, machine, power
 from tests.kvmsim.chance import generate, stanza
 from tests.kvmsim.machine import Surprise

@@ -18,8 +18,9 @@ import subprocess
 import threading
 import time
 
-from lib import qcow2, roots
-from lib.system import BUILD, Error, locked, not_installed, run
+from scripts.debian import roots
+from scripts.lib.system import BUILD, Error, locked, not_installed, run
+from tests import qcow2
 from tests.kvmsim import power
 
 HERE = pathlib.Path(__file__).resolve().parent

@@ -9,9 +9,9 @@ import pathlib
 import re
 import shlex
 
-from lib import upstream
-from lib.queue import queue
-from lib.system import Unknown
+from scripts.lib.system import Unknown
+from scripts.queue import upstream
+from scripts.queue.topics import queue
 from tests.kvmsim import power
 
 HERE = pathlib.Path(__file__).resolve().parent

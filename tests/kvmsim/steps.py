@@ -10,7 +10,7 @@ import struct
 import tempfile
 import time
 
-from lib.system import Error
+from scripts.lib.system import Error
 from tests.kvmsim import guest, power
 from tests.kvmsim.machine import Machine, Surprise, refuse_commands, vcpus_of
 from tests.kvmsim.scenario import STEPS

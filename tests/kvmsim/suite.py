@@ -4,13 +4,13 @@
 
 import os
 
-from lib import binaries
-from lib.queue import asked, queue
-from lib.system import Unknown
-from lib.tap import tally
+from scripts.debian import binaries
+from scripts.lib.system import Unknown
+from scripts.queue.topics import asked, queue
 from tests.kvmsim.machine import workers
 from tests.kvmsim.scenario import read, read_all
 from tests.kvmsim.steps import perform
+from tests.tap import tally
 
 # Without --qemu
 USUAL = ('patched', 'distro')

@@ -10,14 +10,15 @@ import functools
 import json
 import shlex
 import subprocess
+import sys
 import types
 
-from lib.command import Parser, main
-from lib.debian import Suite
-from lib.system import BUILD, TOP, Error, run
-from lib.tap import Point, report
+from scripts.debian.suite import Suite
+from scripts.lib.command import Parser, main
+from scripts.lib.system import BUILD, TOP, Error, run
 from tests.lab import here, images, kernels, stack
 from tests.lab.commands import POWERNV_GUEST
+from tests.tap import Point, report
 
 # Debian 12's, the oldest that runs the kit
 PYTHON = 'python3.11'
@@ -65,7 +66,7 @@ def python():
 
 @functools.cache
 def make_kit():
-    return TOP / run([str(TOP / 'scripts/host-kit'), '--qemu']).strip()
+    return TOP / run([sys.executable, '-m', 'tests.lab.kit', '--qemu'], cwd=TOP).strip()
 
 
 def l1_initrd(kernel, qemu):

@@ -6,9 +6,9 @@ import html.parser
 import itertools
 import re
 
-from lib.command import main, no_options
-from lib.tap import Point, report
+from scripts.lib.command import main, no_options
 from tests.lab import matrix, page
+from tests.tap import Point, report
 
 VOID = ('meta', 'br')
 # Output of QEMU or a guest must not become markup

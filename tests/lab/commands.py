@@ -5,8 +5,8 @@
 import re
 import shlex
 
-from lib import binaries, roots
-from lib.system import run as tool
+from scripts.debian import binaries, roots
+from scripts.lib.system import run as tool
 
 # L0's CPU is given by family; its exact PVR does not matter.
 HOSTS = ('power9', 'power10', 'power11')

@@ -21,8 +21,8 @@ import textwrap
 import time
 from typing import NamedTuple
 
-from lib import qcow2
-from lib.system import Error, run as tool
+from scripts.lib.system import Error, run as tool
+from tests import qcow2
 from tests.lab import images, life, matrix, stack
 from tests.lab.commands import COMMAND_LINE, L1_PAGES, L2_WORK, MODES
 from tests.lab.guest import PLACES, Guest

@@ -5,7 +5,7 @@
 import concurrent.futures
 import os
 
-from lib import binaries, roots
+from scripts.debian import binaries, roots
 from tests.lab import kernels, stack
 from tests.lab.options import config_of
 

@@ -8,8 +8,9 @@ import pathlib
 import re
 import stat
 
-from lib import qcow2, roots
-from lib.system import Error, locked, run, say, scratch
+from scripts.debian import roots
+from scripts.lib.system import Error, locked, run, say, scratch
+from tests import qcow2
 from tests.lab.kernels import CROSS, IMAGES
 
 HERE = pathlib.Path(__file__).resolve().parent

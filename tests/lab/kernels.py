@@ -8,8 +8,8 @@ import functools
 import lzma
 import re
 
-from lib.debian import Suite, compare_versions
-from lib.system import BUILD, Error, locked, run, say, scratch, write_whole
+from scripts.debian.suite import Suite, compare_versions
+from scripts.lib.system import BUILD, Error, locked, run, say, scratch, write_whole
 
 SUITES = ('trixie', 'sid', 'experimental')
 # Debian's flavor for each page size.

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A tarball with everything that "scripts/lab here" needs on a POWER host."""
+"""Pack everything that "scripts/lab here" needs on a POWER host into a tarball in build/."""
 
 import gzip
 import io
@@ -9,8 +9,9 @@ import pathlib
 import sys
 import tarfile
 
-from lib import binaries, roots
-from lib.system import BUILD, TOP, run
+from scripts.debian import binaries, roots
+from scripts.lib.command import Parser, main
+from scripts.lib.system import BUILD, TOP, run
 from tests.lab import images
 
 NAME = 'host-kit'
@@ -43,10 +44,10 @@ exec "$here/lib/ld64.so.2" --library-path "$here/lib" "$here/lib/qemu-system-ppc
 
 def modules():
     """scripts/lab, and the modules of this repository that it imports."""
-    finder = modulefinder.ModuleFinder([str(TOP / 'scripts'), str(TOP), *sys.path])
-    finder.run_script(str(TOP / 'scripts/lab'))
+    finder = modulefinder.ModuleFinder([str(TOP), *sys.path])
+    finder.import_hook('tests.lab.__main__')
     found = {pathlib.Path(module.__file__) for module in finder.modules.values() if module.__file__}
-    return sorted(path for path in found if TOP in path.parents)
+    return sorted({TOP / 'scripts/lab', *(path for path in found if TOP in path.parents)})
 
 
 def qemu():
@@ -85,3 +86,14 @@ def make(with_qemu):
             archive.addfile(member, io.BytesIO(data))
     half.rename(output)
     return output
+
+
+def pack():
+    parser = Parser(description=__doc__)
+    parser.add_argument('--qemu', action='store_true', help='include our QEMU: build/host-kit-qemu.tar.gz instead of '
+                                                            'build/host-kit.tar.gz')
+    print(make(parser.parse_args().qemu).relative_to(TOP))
+
+
+if __name__ == '__main__':
+    main(pack, 'make host-kit')

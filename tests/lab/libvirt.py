@@ -12,7 +12,7 @@ import shlex
 import time
 from typing import NamedTuple
 
-from lib import roots
+from scripts.debian import roots
 from tests.lab import images, life, matrix, stack
 from tests.lab.commands import APIS, COMMAND_LINE, HOSTS, MODES
 from tests.lab.guest import NOISE, Guest

@@ -6,7 +6,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from lib.system import Unknown
+from scripts.lib.system import Unknown
 
 HERE = pathlib.Path(__file__).resolve().parent
 TABLE = HERE / 'matrix.cfg'

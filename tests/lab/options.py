@@ -6,9 +6,9 @@ import os
 import pathlib
 import re
 
-from lib.binaries import QEMUS
-from lib.command import Parser
-from lib.system import Unknown
+from scripts.debian.binaries import QEMUS
+from scripts.lib.command import Parser
+from scripts.lib.system import Unknown
 from tests.lab import images, kernels, libvirt, life, matrix
 from tests.lab.commands import APIS, HOSTS, MODES, POWERNV
 

@@ -18,8 +18,8 @@ import subprocess
 import threading
 import time
 
-from lib import binaries
-from lib.system import Error
+from scripts.debian import binaries
+from scripts.lib.system import Error
 from tests.lab import images, kernels
 from tests.lab.commands import (CONSOLES, l0_command, l1_command, l1_options, l2_command, powernv_command,
                                 powernv_console, pseries_console)

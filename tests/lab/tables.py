@@ -5,12 +5,12 @@
 import json
 import pathlib
 
-from lib.tap import Point, line
 from tests.lab import libvirt, matrix, page
 from tests.lab.hosts import JOBS, run_all, run_rows
 from tests.lab.live import Live
 from tests.lab.options import config_of
 from tests.lab.words import describe
+from tests.tap import Point, line
 
 # The rows of "boot" and "smoke", in the format of matrix.cfg
 BOOT, SMOKE = (matrix.HERE / name for name in ('boot.cfg', 'smoke.cfg'))

@@ -6,7 +6,6 @@ setup.cfg and clang-tidy in this directory list what they ignore, and why.
 """
 
 import concurrent.futures
-import fnmatch
 import functools
 import json
 import os
@@ -14,13 +13,14 @@ import re
 import shlex
 import subprocess
 
-from lib import bases, binaries
-from lib.builds import in_build
-from lib.command import Parser, main
-from lib.git import BASE_REF, Tree
-from lib.relink import GCC_ONLY, JOBS, SOURCE
-from lib.system import TOP, Error, run
-from lib.tap import Skip, point, report
+from scripts.debian import binaries
+from scripts.debian.builds import in_build
+from scripts.lib.command import Parser, main
+from scripts.lib.system import TOP, Error, run
+from scripts.queue import bases
+from scripts.queue.git import BASE_REF, Tree
+from tests.relink import GCC_ONLY, JOBS, SOURCE
+from tests.tap import Skip, point, report
 
 CROSS_GCC = 'powerpc64le-linux-gnu-gcc'
 # Debian's package, if its name differs from the tool's
@@ -28,7 +28,6 @@ PACKAGES = {CROSS_GCC: 'gcc-powerpc64le-linux-gnu'}
 
 HERE = 'tests/lint'
 SETUP = f'{HERE}/setup.cfg'
-LAYOUT = TOP / 'docs/how-it-works.rst'
 
 PYTHON = re.compile(rb'#!.*\bpython3?\b')
 SHELL = re.compile(rb'#!.*/(ba|da)?sh\b')
@@ -37,6 +36,9 @@ LICENSE = 'SPDX-License-Identifier: GPL-2.0-or-later'
 COPYRIGHT = re.compile(r'Copyright \(c\) 20\d\d \w')
 # These must be in the first lines of a file
 HEAD = 16
+
+IMPORTS_TESTS = r'^ *(from|import) +tests\b'
+EDITS_PATH = r'sys\.path(\[.*\]|\.[a-z]+\(| *\+?= *)'
 
 STRICT = ('-Wall', '-Wextra', '-Werror')
 # callbacks have unused parameters
@@ -92,24 +94,25 @@ def check_maintainers():
         raise Error('\n'.join(lost))
 
 
-def check_layout():
-    """Check that the table in docs/how-it-works.rst covers exactly our files."""
-    rows = re.findall(r'^``(\S+)``', LAYOUT.read_text().partition('\nLayout\n')[2], re.M)
-    names = ours()
-
-    def covers(row, name):
-        return name.startswith(row) if row.endswith('/') else fnmatch.fnmatch(name, row)
-    lost = [f'{name} has no row' for name in names if not any(covers(row, name) for row in rows)]
-    lost += [f'{row} matches no file' for row in rows if not any(covers(row, name) for name in names)]
+def check_rooms():
+    """Check that scripts/ imports nothing of tests/."""
+    lost = Tree(TOP).git('grep', '-nE', IMPORTS_TESTS, '--', 'scripts', check=False).stdout
     if lost:
-        raise Error(f'{LAYOUT.relative_to(TOP)}: ' + '; '.join(lost))
+        raise Error(f'{lost}start it as a program instead: python3 -m tests.NAME')
+
+
+def check_path():
+    """Check that nothing edits Python's path, which is the top directory."""
+    lost = Tree(TOP).git('grep', '-nE', EDITS_PATH, check=False).stdout
+    if lost:
+        raise Error(f'{lost}import from the top: scripts.ROOM.NAME or tests.ROOM.NAME')
 
 
 def check_language():
     """Check that the programs of a command speak English to a German user."""
-    command = "from lib import command, system; command.main(lambda: print(system.run(['sh', '-c', {!r}])))"
+    command = "from scripts.lib import command, system; command.main(lambda: print(system.run(['sh', '-c', {!r}])))"
     said = run(['/usr/bin/python3', '-c', command.format('echo "${LANGUAGE:-$LC_ALL}"')], cwd=TOP,
-               env={**os.environ, 'PYTHONPATH': 'scripts', 'LC_ALL': 'de_DE.UTF-8', 'LANGUAGE': 'de'}).strip()
+               env={**os.environ, 'LC_ALL': 'de_DE.UTF-8', 'LANGUAGE': 'de'}).strip()
     if said != 'C.UTF-8':
         raise Error(f'they speak {said}')
 
@@ -206,7 +209,8 @@ def checks(only):
     shell, python = scripts(SHELL, '.sh'), scripts(PYTHON, '.py')
     yield 'licenses and copyrights', check_notices, {*shell, *python, *ours('*.[ch]')}
     yield 'MAINTAINERS', check_maintainers
-    yield 'the table of files in docs/how-it-works.rst', check_layout
+    yield 'scripts/ imports nothing of tests/', check_rooms
+    yield 'Python finds its modules', check_path
     yield 'the language of programs', check_language
     for words, names in ((['shellcheck'], shell), (['flake8', f'--config={SETUP}'], python),
                          (['pylint', f'--rcfile={SETUP}'], python), (['codespell', f'--config={SETUP}'], ours()),

@@ -14,13 +14,14 @@ import shutil
 import sys
 import tempfile
 
-from lib import bases, binaries, roots
-from lib.builds import COMMON, TARGETS, TCG, configure, in_build
-from lib.command import Parser, main
-from lib.debian import Suite
-from lib.git import BASE_REF, Tree, worktree
-from lib.queue import queue
-from lib.system import BUILD, TOP, Error, locked, say
+from scripts.debian import binaries, roots
+from scripts.debian.builds import COMMON, TARGETS, TCG, configure, in_build
+from scripts.debian.suite import Suite
+from scripts.lib.command import Parser, main
+from scripts.lib.system import BUILD, TOP, Error, locked, say
+from scripts.queue import bases
+from scripts.queue.git import BASE_REF, Tree, worktree
+from scripts.queue.topics import queue
 from tests.queue import topics
 
 # Releases that should be tested as a base, and the suite that may have them
@@ -75,7 +76,7 @@ def compare(ours, theirs):
 
 def check(base):
     """Check BASE; returns a description for its line."""
-    in_build([TOP / 'scripts/prepare', base])
+    in_build([sys.executable, '-m', 'scripts.debian.prepare', base], TOP)
     for name, targets in TARGETS.items():
         say(f'{base}: building {name}')
         with binaries.building(bases.home() / name):

@@ -9,13 +9,13 @@ TAP.
 
 import re
 
-from lib import bases
-from lib.builds import build_commit, prepared
-from lib.command import main, no_options
-from lib.git import BASE_REF, Tree, worktree
-from lib.grafting import graft
-from lib.system import Error, locked, say
-from lib.tap import point, report
+from scripts.debian.builds import build_commit, prepared
+from scripts.lib.command import main, no_options
+from scripts.lib.system import Error, locked, say
+from scripts.queue import bases
+from scripts.queue.git import BASE_REF, Tree, worktree
+from scripts.queue.graft import graft
+from tests.tap import point, report
 
 # The compiler finds unused static functions
 UNUSED = '--extra-cflags=-Werror=unused-function'

@@ -10,16 +10,17 @@ import shutil
 import subprocess
 import tempfile
 
-from lib import bases
-from lib.command import Parser, main
-from lib.commits import commit_entries, commit_topic, functions, has_change, says
-from lib.debian import Suite
-from lib.git import BASE_REF, GRAFTED_REF, Tree, clone, identity
-from lib.queue import SERIES, Entry, entries, queue
-from lib.refresh import copied, refresh
-from lib.system import BUILD, TOP, Error, run
-from lib.tap import Skip, point, report
-from lib.upstream import FUNCTION, HEADER, STAND_IN, base_with
+from scripts.debian.suite import Suite
+from scripts.lib.command import Parser, main
+from scripts.lib.system import BUILD, TOP, Error, run
+from scripts.queue import bases
+from scripts.queue.commits import commit_entries, commit_topic, functions, has_change, says
+from scripts.queue.git import BASE_REF, GRAFTED_REF, Tree, clone, identity
+from scripts.queue.refresh import copied, refresh
+from scripts.queue.topics import SERIES, Entry, entries, queue
+from scripts.queue.upstream import FUNCTION, HEADER
+from tests.queue.stand_in import STAND_IN, base_with
+from tests.tap import Skip, point, report
 
 MAX_CONTEXT = 3
 # Intended: a manual header update, and new files

@@ -12,14 +12,14 @@ import re
 import subprocess
 import sys
 
-from lib import bases
-from lib.builds import build_commit, prepared
-from lib.command import Parser, main
-from lib.commits import commit_topic
-from lib.git import Tree
-from lib.grafting import graft
-from lib.queue import asked, queue
-from lib.system import TOP, Error, locked, say
+from scripts.debian.builds import build_commit, prepared
+from scripts.lib.command import Parser, main
+from scripts.lib.system import TOP, Error, locked, say
+from scripts.queue import bases
+from scripts.queue.commits import commit_topic
+from scripts.queue.git import Tree
+from scripts.queue.graft import graft
+from scripts.queue.topics import asked, queue
 
 # The most lines of C that a topic may add to QEMU's own folders, to keep the core small
 LIMITS = {'host-compat': 300}

@@ -9,16 +9,17 @@ it has upstream's version itself.
 import itertools
 import os
 
-from lib import bases, binaries
-from lib.command import Parser, main
-from lib.system import say
-from lib.tap import Point, report, tally
+from scripts.debian import binaries
+from scripts.lib.command import Parser, main
+from scripts.lib.system import say
+from scripts.queue import bases
 from tests.kvmsim.machine import end_all, workers
 from tests.kvmsim.scenario import read_all
 from tests.kvmsim.steps import perform
 from tests.kvmsim.suite import JOBS
 from tests.lab import hosts, matrix
 from tests.lab.options import config_of
+from tests.tap import Point, report, tally
 
 # The scenarios of make check
 FEW = ('ask-limited', 'limited-7.3-11-in-10', 'limited-7.3-10-in-9', 'limited-no-cas', 'limited-too-high-max',

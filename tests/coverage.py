@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Measure which lines and branches of the series' C code the tests reach.
@@ -9,11 +8,12 @@ if a line has no reason.  Writes a page with all lines to
 build/coverage/index.html.
 """
 
-from lib import binaries, ctests
-from lib.command import main, no_options
-from lib.relink import grafted
-from lib.stanzas import read_stanzas
-from lib.system import BUILD, TOP, run as tool, say
+from scripts.debian import binaries
+from scripts.lib.command import main, no_options
+from scripts.lib.system import BUILD, TOP, run as tool, say
+from tests import reach
+from tests.relink import grafted
+from tests.stanzas import read_stanzas
 
 REASONS = TOP / 'tests/coverage.cfg'
 PAGE = BUILD / 'coverage'
@@ -23,9 +23,9 @@ ROW = '{:36} {:>12} {:>12}'
 def merged():
     """{file: {line: (times, branches)}} of all tests."""
     found = {}
-    for test in ctests.reached(again=True, progress=say).values():
+    for test in reach.reached(again=True, progress=say).values():
         for name, lines in test['files'].items():
-            ctests.add(found.setdefault(name, {}), lines)
+            reach.add(found.setdefault(name, {}), lines)
     return {name: dict(sorted(lines.items(), key=lambda row: int(row[0]))) for name, lines in sorted(found.items())
             if lines}
 
@@ -91,4 +91,5 @@ def run():
     return unknown > 0 or bool(stale)
 
 
-main(run)
+if __name__ == '__main__':
+    main(run, 'make coverage')

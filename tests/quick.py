@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Check a change of the series in about a minute, before you commit it.
@@ -11,15 +10,17 @@ Run "make check" for all tests.
 import concurrent.futures
 import itertools
 
-from lib import bases, binaries, ctests
-from lib.command import main, no_options
-from lib.git import Tree
-from lib.queue import queue
-from lib.relink import JOBS
-from lib.system import locked, say
-from lib.tap import KINDS, Point, point, tally
+from scripts.debian import binaries
+from scripts.lib.command import main, no_options
+from scripts.lib.system import locked, say
+from scripts.queue import bases
+from scripts.queue.git import Tree
+from scripts.queue.topics import queue
+from tests import reach
 from tests.kvmsim import machine
 from tests.queue import check
+from tests.relink import JOBS
+from tests.tap import KINDS, Point, point, tally
 
 # If a change touches more tests than this, run those that reach the most lines per second
 MOST = 60
@@ -27,10 +28,10 @@ MOST = 60
 
 def chosen():
     """The tests to run."""
-    if not ctests.measured():
+    if not reach.measured():
         say('measuring what each test reaches, once')
-        ctests.reached(progress=say)
-    found = sorted(ctests.touched(), key=lambda row: ctests.rate(row[1]), reverse=True)
+        reach.reached(progress=say)
+    found = sorted(reach.touched(), key=lambda row: reach.rate(row[1]), reverse=True)
     if len(found) > MOST:
         say(f'{MOST} of the {len(found)} tests that the change touches')
     return [test for test, _ in found[:MOST]]
@@ -48,7 +49,7 @@ def tests(found):
 def run():
     no_options(__doc__)
     counts = dict.fromkeys(KINDS, 0)
-    with locked('quick', 'waiting for another run of scripts/quick to end'):
+    with locked('quick', 'waiting for another run of make quick to end'):
         form = (point(*row) for row in check.checks(Tree(bases.home() / 'src'), queue(), True))
         for one in itertools.chain(form, tests(chosen())):
             counts[one.kind] += 1
@@ -58,4 +59,5 @@ def run():
     return counts['failed'] > 0
 
 
-main(run)
+if __name__ == '__main__':
+    main(run, 'make quick')

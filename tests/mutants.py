@@ -1,6 +1,10 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Small faults (mutants) in the C code that the series adds, and whether a test fails for each.
+"""Make small faults (mutants) in the series' C code, and check that a test fails for each.
+
+The tests that reach the changed line run until one of them fails.  Prints
+the mutants for which no test fails.  tests/mutants.cfg lists the mutants that
+no test can detect.
 
 A mutant in a function is a copy of that function, which runs instead of the
 original if the environment has MUTANT=NUMBER, so one build contains all of
@@ -14,13 +18,15 @@ import pathlib
 import re
 import tempfile
 
-from lib import ctests
-from lib.git import BASE_REF
-from lib.queue import entries, queue
-from lib.relink import added_lines, commands, grafted, relink
-from lib.stanzas import read_stanzas
-from lib.system import TOP, Error, Unknown, say
+from scripts.debian import binaries
+from scripts.lib.command import Parser, main
+from scripts.lib.system import TOP, Error, Unknown, locked, say
+from scripts.queue.git import BASE_REF
+from scripts.queue.topics import entries, queue
+from tests import reach
 from tests.kvmsim import machine
+from tests.relink import JOBS, added_lines, commands, grafted, relink
+from tests.stanzas import read_stanzas
 
 EQUIVALENT = TOP / 'tests/mutants.cfg'
 # the killer of what does not compile, or is in no build
@@ -238,7 +244,7 @@ def built(mutants, home):
 
 def reaching(mutant, reached):
     """The tests that reach the line of MUTANT, or the nearest ones that gcov counts; None if no build has the code."""
-    lines = {test: reached[test.name]['files'].get(mutant.file, {}) for test in ctests.every()}
+    lines = {test: reached[test.name]['files'].get(mutant.file, {}) for test in reach.every()}
     near = known = sorted({int(line) for own in lines.values() for line in own})
     if mutant.function:
         first, last = (line_at(source(mutant.file), edge) for edge in mutant.function.span())
@@ -251,9 +257,9 @@ def reaching(mutant, reached):
             if mutant.file.endswith('.h') or any(own.get(str(line), (0,))[0] for line in near)]
 
 
-def try_one(mutant, reached, kills, home, binaries):
+def try_one(mutant, reached, kills, home, programs):
     """Run the tests that reach MUTANT until one fails, which kills it; first those that have killed most others."""
-    binaries = binaries if mutant.function else built([mutant], home / str(mutant.number))
+    programs = programs if mutant.function else built([mutant], home / str(mutant.number))
     tests = reaching(mutant, reached)
     if tests is None:
         mutant.killer = NOTHING
@@ -261,7 +267,7 @@ def try_one(mutant, reached, kills, home, binaries):
         if mutant.killer:
             break
         patience = max(PATIENCE, 5 * reached[test.name]['seconds'])
-        if test.build in binaries and test.wrong(binaries[test.build], {'MUTANT': str(mutant.number)}, patience):
+        if test.build in programs and test.wrong(programs[test.build], {'MUTANT': str(mutant.number)}, patience):
             mutant.killer = test.name
             kills[test.name] += 1
     return mutant
@@ -269,13 +275,37 @@ def try_one(mutant, reached, kills, home, binaries):
 
 def try_all(mutants, jobs):
     """Run the tests of all MUTANTS, JOBS at a time."""
-    reached, kills = ctests.reached(progress=say), collections.Counter()
+    reached, kills = reach.reached(progress=say), collections.Counter()
     with tempfile.TemporaryDirectory(prefix='mutants-') as home, machine.workers(jobs) as pool:
         home = pathlib.Path(home)
         say('compiling the mutants')
-        binaries = built([mutant for mutant in mutants if mutant.function], home)
-        going = [pool.submit(try_one, mutant, reached, kills, home, binaries) for mutant in mutants
+        programs = built([mutant for mutant in mutants if mutant.function], home)
+        going = [pool.submit(try_one, mutant, reached, kills, home, programs) for mutant in mutants
                  if not mutant.killer]
         for number, done in enumerate(concurrent.futures.as_completed(going), 1):
             mutant = done.result()
             say(f'{number} of {len(going)}: {mutant}: {mutant.killer or "SURVIVED"}')
+
+
+def run():
+    parser = Parser(description=__doc__)
+    parser.add_argument('--only', metavar='WHAT', help='FILE, FILE:LINE or TOPIC')
+    parser.add_argument('--jobs', metavar='N', type=int, default=JOBS)
+    args = parser.parse_args()
+    with locked('mutants', 'waiting for another make mutants to end'):
+        binaries.patched_qemu()
+        binaries.native_qemu()
+        known = equivalents()
+        found = chosen(args.only)
+        tried = [mutant for mutant in found if mutant not in known]
+        try_all(tried, args.jobs)
+    tried = [mutant for mutant in tried if mutant.killer != NOTHING]
+    survived = [mutant for mutant in tried if not mutant.killer]
+    for mutant in survived:
+        print(f'survived: {mutant}')
+    print(f'{len(tried) - len(survived)} mutants killed, {len({*found} & known)} equivalent, {len(survived)} survived')
+    return len(survived) > 0
+
+
+if __name__ == '__main__':
+    main(run, 'make mutants')

@@ -4,7 +4,7 @@
 
 from typing import NamedTuple
 
-from lib.system import Error
+from scripts.lib.system import Error
 
 KINDS = ('passed', 'failed', 'skipped')
 

@@ -1,18 +1,24 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A topic as mails: a cover letter, and patches for git am, from series/ and the files that it carries alone."""
+"""Write each topic to a directory, as patches for git am with a cover letter.
+
+Needs only this repository, git, and Python 3.9 or newer.
+"""
 
 import email.message
 import email.policy
 import email.utils
 import pathlib
 import re
+import shutil
 import subprocess
 import tempfile
 from email.headerregistry import Address
 
-from lib.git import identity
-from lib.queue import git_apply, with_needs
+from scripts.lib.command import Parser, main
+from scripts.lib.system import BUILD, TOP, Error
+from scripts.queue.git import identity, need_identity
+from scripts.queue.topics import asked, git_apply, queue, with_needs
 
 # A hunk: its @@ line and the lines after it, in which an empty line is one of context
 HUNK = re.compile(r'^@@ -(\d+)\S* \+(\d+)\S* (@@.*\n)((?:[-+ \\].*\n|\n)*)', re.M)
@@ -87,3 +93,30 @@ def write_mails(topics, topic, folder, version='', rfc=False):
         paths.append(folder / (f'v{version}-{name}' if version else name))
         paths[-1].write_bytes(mail(f'[{kind} {number:0{len(str(count))}}/{count}] {subject}', text))
     return paths
+
+
+def run():
+    parser = Parser(description=__doc__)
+    parser.add_argument('-o', '--output', metavar='DIR', type=pathlib.Path,
+                        help='make a directory for each topic in DIR instead of build/series')
+    parser.add_argument('--topic', metavar='NAME', help='this one instead of all')
+    parser.add_argument('--version', metavar='vN', help='revision of the series, such as v2')
+    parser.add_argument('--rfc', action='store_true', help='mark every patch [RFC PATCH]')
+    args = parser.parse_args()
+    if args.version and not args.version.lstrip('v').isdigit():
+        parser.error(f'--version {args.version}: a revision is v1, v2, ...')
+    topics = queue()
+    need_identity()
+    wanted = {topic: (args.output or BUILD / 'series') / topic.name for topic in asked(topics, args.topic)}
+    if not args.output:
+        shutil.rmtree(BUILD / 'series', ignore_errors=True)
+    for folder in wanted.values():
+        if folder.exists():
+            raise Error(f'{folder} exists: remove it, or choose another directory')
+    for topic, folder in wanted.items():
+        for path in write_mails(topics, topic, folder, (args.version or '').lstrip('v'), args.rfc):
+            print(path if args.output else path.relative_to(TOP))
+
+
+if __name__ == '__main__':
+    main(run, 'scripts/series')

@@ -1,18 +1,25 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian's source package of QEMU with the series as quilt patches."""
+"""Build Debian's source package of QEMU with the series as quilt patches.
+
+Writes the package to build/deb-source/SUITE.  Unpacks it again to check that
+every patch applies.  Fails if lintian reports errors that Debian's package
+does not have.
+"""
 
 import concurrent.futures
 import email.utils
+import os
 import re
 import shutil
 
-from lib import bases
-from lib.debian import Suite, compare_versions
-from lib.git import BASE_REF, Tree, identity, need_identity
-from lib.grafting import graft
-from lib.queue import entries, queue
-from lib.system import BUILD, TOP, Error, run, say
+from scripts.debian.suite import Suite, compare_versions
+from scripts.lib.command import Parser, main
+from scripts.lib.system import BUILD, TOP, Error, locked, run as tool, say
+from scripts.queue import bases
+from scripts.queue.git import BASE_REF, Tree, identity, need_identity
+from scripts.queue.graft import graft
+from scripts.queue.topics import entries, queue
 
 QUEUE = 'ppc-host-compat'
 # Sorts above the suite's version and below every later version in the suite, such as:
@@ -23,7 +30,7 @@ NEXT = ('+b1', '+deb1u1', '.1')
 
 def check_order(lower, higher):
     if compare_versions(lower, higher) >= 0:
-        raise Error(f'version {lower} must sort below {higher}: change LOCAL in scripts/lib/package.py')
+        raise Error(f'version {lower} must sort below {higher}: change LOCAL in scripts/queue/deb_source.py')
 
 
 def next_version(version):
@@ -75,12 +82,12 @@ def write_changelog(package, version, who):
 
 def lint(dsc):
     """lintian's errors about a source package."""
-    text = run(['lintian', '--allow-root', '--fail-on', 'none', '-L', 'error', str(dsc)])
+    text = tool(['lintian', '--allow-root', '--fail-on', 'none', '-L', 'error', str(dsc)])
     return {line for line in text.splitlines() if line.startswith('E: ')}
 
 
 def version_of(package):
-    return run(['dpkg-parsechangelog', '-l', str(package / 'debian/changelog'), '-S', 'Version']).strip()
+    return tool(['dpkg-parsechangelog', '-l', str(package / 'debian/changelog'), '-S', 'Version']).strip()
 
 
 def build(suite):
@@ -95,7 +102,7 @@ def build(suite):
     who = f'{me["GIT_AUTHOR_NAME"]} <{me["GIT_AUTHOR_EMAIL"]}>'
     theirs = Suite(suite, 'amd64').source('qemu', place)
     package = place / 'qemu'
-    run(['dpkg-source', '--no-check', '-x', str(theirs), str(package)])
+    tool(['dpkg-source', '--no-check', '-x', str(theirs), str(package)])
     version, grafted = version_of(package), version_of(tree.path)
     if version != grafted:
         raise Error(f'{suite} now has QEMU {version}, but the grafted tree is {grafted}: remove '
@@ -104,10 +111,10 @@ def build(suite):
     # dpkg-source -x has applied the suite's patches; dpkg-source -b applies ours
     names = write_patches(tree, package, who)
     write_changelog(package, ours, who)
-    run(['dpkg-source', '-b', 'qemu'], cwd=place)
+    tool(['dpkg-source', '-b', 'qemu'], cwd=place)
     dsc = place / f'qemu_{ours.split(":")[-1]}.dsc'
     proof = place / 'proof'
-    run(['dpkg-source', '--no-check', '-x', str(dsc), str(proof)])
+    tool(['dpkg-source', '--no-check', '-x', str(dsc), str(proof)])
     changed = tree.git('diff', '--name-only', BASE_REF, 'HEAD').split()
     for name in changed:
         if (proof / name).read_bytes() != (tree.path / name).read_bytes():
@@ -123,3 +130,19 @@ def build(suite):
         shutil.rmtree(done)
     return f'{dsc.relative_to(TOP)}: {len(names)} patches, {len(changed)} files as in the grafted tree, ' \
         'no new error from lintian'
+
+
+def run():
+    parser = Parser(description=__doc__)
+    parser.add_argument('suite', nargs='?', metavar='SUITE', default=bases.SUITES[0],
+                        help=f'one of {", ".join(bases.SUITES)}')
+    suite = parser.parse_args().suite
+    if suite not in bases.SUITES:
+        parser.error(f'{suite}: a suite is one of {", ".join(bases.SUITES)}')
+    os.environ['BASE'] = suite
+    with locked(f'deb-source-{suite}', 'waiting for another make deb-source to end'):
+        print(build(suite))
+
+
+if __name__ == '__main__':
+    main(run, 'make deb-source')

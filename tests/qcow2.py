@@ -4,7 +4,7 @@
 
 import struct
 
-from lib.system import BUILD, locked
+from scripts.lib.system import BUILD, locked
 
 
 def qcow2():

@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 
-from lib.system import BUILD, write_whole
+from scripts.lib.system import BUILD, TOP, write_whole
 
 # Their source packages can be a base; the first is the default.
 SUITES = ('trixie', 'sid')
@@ -36,3 +36,7 @@ def home(name=None):
     """The directory of the grafted tree (src) and builds (kvm, tcg) of the base NAME, or of the one to work on."""
     name = name or chosen()
     return BUILD / (name if name in SUITES else re.sub(r'[^\w.+]+', '-', str(pathlib.Path(name).resolve())).strip('-'))
+
+
+if __name__ == '__main__':
+    print(home().relative_to(TOP))

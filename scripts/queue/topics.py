@@ -9,8 +9,8 @@ import pathlib
 import re
 import tempfile
 
-from lib.git import Tree
-from lib.system import TOP, Error, Unknown
+from scripts.lib.system import TOP, Error, Unknown
+from scripts.queue.git import Tree
 
 SERIES = TOP / 'series'
 

@@ -9,9 +9,12 @@ import pathlib
 import re
 import signal
 import subprocess
+import sys
 
-from lib import bases, roots
-from lib.system import TOP, Error, locked
+from scripts.debian import roots
+from scripts.lib.command import main
+from scripts.lib.system import TOP, Error, locked
+from scripts.queue import bases
 
 
 def building(place):
@@ -82,3 +85,7 @@ def native_qemu():
 
 # {name: the function that returns the path} of the QEMUs that tests compare
 QEMUS = {'distro': roots.distro_qemu, 'upstream': upstream_qemu, 'patched': patched_qemu}
+
+
+if __name__ == '__main__':
+    main(lambda: ninja(*sys.argv[1:]))

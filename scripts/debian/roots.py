@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Roots: unpacked Debian packages with the programs and libraries that a run uses."""
 
-from lib import bases
-from lib.debian import Suite, host_suite
-from lib.system import BUILD
+from scripts.debian.suite import Suite, host_suite
+from scripts.lib.command import main
+from scripts.lib.system import BUILD
+from scripts.queue import bases
 
 # A suite whose qemu-system-ppc64 has Power11 and both nested APIs, and whose
 # user-mode emulator has Power11.
@@ -69,3 +70,7 @@ def distro_qemu():
 
 def sysroot():
     return Suite(host_suite(), 'ppc64el').root(BUILD / 'roots/sysroot', SYSROOT_PACKAGES, skip=SYSROOT_UNUSED)
+
+
+if __name__ == '__main__':
+    main(lambda: print(meson_path()))

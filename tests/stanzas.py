@@ -4,7 +4,7 @@
 
 import configparser
 
-from lib.system import TOP, Error
+from scripts.lib.system import TOP, Error
 
 
 def read_stanzas(path, keys):

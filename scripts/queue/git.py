@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import subprocess
 
-from lib.system import TOP, Error, culprit
+from scripts.lib.system import TOP, Error, culprit
 
 # The commit that the grafted commits are based on; the user may rebase them.
 BASE_REF = 'refs/worktree/host-compat-base'

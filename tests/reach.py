@@ -15,10 +15,10 @@ import signal
 import tempfile
 import time
 
-from lib.relink import JOBS, added_lines, grafted, relink
-from lib.system import BUILD, TOP, Error, run, write_whole
+from scripts.lib.system import BUILD, TOP, Error, run, write_whole
 from tests.hcall import cases
 from tests.kvmsim import machine, scenario as scenarios, steps
+from tests.relink import JOBS, added_lines, grafted, relink
 
 REACHED = BUILD / 'reached.json'
 # Optimization would merge lines

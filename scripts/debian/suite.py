@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import time
 
-from lib.system import BUILD, Error, culprit, locked, run, say, write_whole
+from scripts.lib.system import BUILD, Error, culprit, locked, run, say, write_whole
 
 KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
 DAY = 24 * 60 * 60

@@ -9,8 +9,10 @@ show that a TAP test crashed if all its points were right up to then.
 import json
 import pathlib
 import re
+import sys
 
-from lib.tap import KINDS, tally
+from scripts.lib.command import main
+from tests.tap import KINDS, tally
 
 POINT = re.compile(r'^(not )?ok\b[ \d]*-?\s*(.*?)(?:\s*#\s*(SKIP|TODO)\b(.*))?$', re.M | re.I)
 
@@ -41,3 +43,7 @@ def show(build):
                 print(f'{result}: {test["name"]}: {name}' + (f' ({reason})' if reason else ''))
     print(tally(counts))
     return counts['failed'] > 0 or not counts['passed']
+
+
+if __name__ == '__main__':
+    main(lambda: show(sys.argv[1]))

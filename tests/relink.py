@@ -10,12 +10,15 @@ import pathlib
 import re
 import shlex
 import subprocess
+import sys
 
-from lib import bases, binaries, roots
-from lib.builds import in_build
-from lib.debian import Suite, host_suite
-from lib.git import BASE_REF, Tree
-from lib.system import BUILD, TOP, Error
+from scripts.debian import binaries, roots
+from scripts.debian.builds import in_build
+from scripts.debian.suite import Suite, host_suite
+from scripts.lib.command import main
+from scripts.lib.system import BUILD, TOP, Error
+from scripts.queue import bases
+from scripts.queue.git import BASE_REF, Tree
 
 SOURCE = '../src/'
 TARGET = 'qemu-system-ppc64'
@@ -113,3 +116,7 @@ def sanitized(name):
         library = runtime / 'usr/lib/powerpc64le-linux-gnu'
         relink('kvm', made.parent, made.parent / 'src', ['-fsanitize=undefined'],
                link_flags=['-fsanitize=undefined', f'-Wl,-rpath-link={library}'])
+
+
+if __name__ == '__main__':
+    main(lambda: sanitized(sys.argv[1]))

@@ -7,10 +7,10 @@ import pathlib
 import re
 import tempfile
 
-from lib.bases import DEVICES
-from lib.git import BASE_REF, identity
-from lib.queue import entries, with_needs
-from lib.system import Error
+from scripts.lib.system import Error
+from scripts.queue.bases import DEVICES
+from scripts.queue.git import BASE_REF, identity
+from scripts.queue.topics import entries, with_needs
 
 
 def function_of(line):

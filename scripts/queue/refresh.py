@@ -11,11 +11,11 @@ import shutil
 import tempfile
 from typing import NamedTuple
 
-from lib import bases
-from lib.commits import apply_entry, commit_entries, edited, says
-from lib.git import BASE_REF, GRAFTED_REF, Tree, unlock
-from lib.queue import SERIES, applied, entries, queue, with_needs
-from lib.system import TOP, Error, scratch, write_whole
+from scripts.lib.system import TOP, Error, scratch, write_whole
+from scripts.queue import bases
+from scripts.queue.commits import apply_entry, commit_entries, edited, says
+from scripts.queue.git import BASE_REF, GRAFTED_REF, Tree, unlock
+from scripts.queue.topics import SERIES, applied, entries, queue, with_needs
 
 SPDX = 'GPL-2.0-or-later'
 # Lines of context on each side of a hunk; the first number that makes the hunk's place unique is used.

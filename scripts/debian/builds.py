@@ -6,10 +6,11 @@ import os
 import shutil
 import subprocess
 
-from lib import bases, binaries, roots
-from lib.git import worktree
-from lib.roots import sysroot
-from lib.system import TOP, Error, locked, say
+from scripts.debian import binaries, roots
+from scripts.debian.roots import sysroot
+from scripts.lib.system import TOP, Error, locked, say
+from scripts.queue import bases
+from scripts.queue.git import worktree
 
 COMMON = ['--without-default-features', '--enable-fdt=system', '--disable-docs', '--disable-tools',
           '--disable-user', '--disable-download', '--disable-install-blobs', '--enable-trace-backends=log',

@@ -1,20 +1,30 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The grafted tree: a source package or a checkout, with the series as commits."""
+"""Apply the topics of series/ to a base, as git commits, or write edits back.
+
+  scripts/graft [--topic NAME[,NAME...]] [BASE]
+                          BASE is trixie, sid, or the path of a QEMU checkout,
+                          which gets a worktree; the default is the base that
+                          was chosen last
+  scripts/graft refresh   write the edits in the grafted tree back to series/
+                          and to the files that the series carries
+"""
 
 import contextlib
+import pathlib
 import re
 import shutil
 import subprocess
 
-from lib import bases
-from lib.commits import commit_entries, edited, has_change, has_word
-from lib.debian import Suite
-from lib.git import BASE_REF, GRAFTED_REF, Tree, identity, unlock
-from lib.queue import entries, queue, with_needs
-from lib.refresh import finish
-from lib.system import TOP, Error, culprit, locked, say, scratch
-from lib.upstream import FUNCTION, HEADER
+from scripts.debian.suite import Suite
+from scripts.lib.command import Parser, main
+from scripts.lib.system import TOP, Error, culprit, locked, say, scratch
+from scripts.queue import bases
+from scripts.queue.commits import commit_entries, edited, has_change, has_word
+from scripts.queue.git import BASE_REF, GRAFTED_REF, Tree, identity, unlock
+from scripts.queue.refresh import finish, refresh
+from scripts.queue.topics import entries, queue, with_needs
+from scripts.queue.upstream import FUNCTION, HEADER
 
 
 def fetch_source(suite, where):
@@ -129,3 +139,23 @@ def apply_to(base, listed):
     commit = commit_entries(tree, base, listed)
     if commit != grafted:
         check_out(tree, commit)
+
+
+def run():
+    parser = Parser(description=__doc__)
+    parser.add_argument('--topic', metavar='NAME[,NAME...]', help='these topics and what they need instead of all')
+    parser.add_argument('base', nargs='?', metavar='BASE | refresh')
+    args = parser.parse_args()
+    base = args.base or bases.chosen()
+    if base == 'refresh' and args.topic is None:
+        with one_at_a_time():
+            say(f'{refresh(Tree(bases.home() / "src"))} entries in series/')
+    elif base in bases.SUITES or pathlib.Path(base).is_dir():
+        graft(base, args.topic.split(',') if args.topic is not None else ())
+    else:
+        parser.error(f'{base}: a base is one of {", ".join(bases.SUITES)} or the path of a QEMU checkout; the other '
+                     'word is refresh, without --topic')
+
+
+if __name__ == '__main__':
+    main(run, 'scripts/graft')

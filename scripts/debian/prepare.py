@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The second half of configure, after it has installed the packages.
@@ -9,11 +8,12 @@ for this machine with TCG.  Does not compile anything.
 
 import concurrent.futures
 
-from lib import bases, binaries, roots
-from lib.builds import configurations, configure
-from lib.command import Parser, main
-from lib.grafting import graft
-from lib.system import locked
+from scripts.debian import binaries, roots
+from scripts.debian.builds import configurations, configure
+from scripts.lib.command import Parser, main
+from scripts.lib.system import locked
+from scripts.queue import bases
+from scripts.queue.graft import graft
 
 
 def configured(name, options, env):
@@ -22,7 +22,7 @@ def configured(name, options, env):
 
 
 def run():
-    parser = Parser(prog='configure', description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('base', nargs='?', metavar='BASE', help='trixie, sid, or the path of a QEMU checkout')
     wanted = parser.parse_args().base or bases.chosen()
     with locked('prepare', 'waiting for another ./configure to end'), concurrent.futures.ThreadPoolExecutor() as pool:
@@ -32,4 +32,5 @@ def run():
             done.result()
 
 
-main(run, 'configure')
+if __name__ == '__main__':
+    main(run, 'configure')

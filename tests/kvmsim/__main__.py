@@ -1,0 +1,71 @@
+# Copyright (c) 2026 QEMU contributors
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run QEMU on a simulated /dev/kvm that can give any answer: see tests/kvmsim/README.md."""
+
+import json
+import os
+import sys
+
+from scripts.debian import binaries
+from scripts.debian.binaries import QEMUS
+from scripts.lib.command import Parser, main
+from scripts.lib.system import say
+from tests.kvmsim import fuzz
+from tests.kvmsim.machine import end_all
+from tests.kvmsim.scenario import read_all
+from tests.kvmsim.steps import perform
+from tests.kvmsim.suite import find, suite
+
+
+def do_run(args):
+    scenario = find(args.scenario)
+    trace = os.path.abspath(args.trace) if args.trace else None
+    result = perform(scenario, args.qemu, QEMUS[args.qemu](), trace)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(f'{result["outcome"]}: {scenario.name} ({args.qemu}): {scenario.title}')
+    if result['reason']:
+        print(f'kvmsim: {result["reason"]}', file=sys.stderr)
+    return result['outcome'] != 'passed'
+
+
+def do_fuzz(args):
+    say('sanitized QEMU for ppc64le')
+    return fuzz.run_seeds(binaries.built('kvm-ubsan'), args.seed, args.seconds)
+
+
+def run():
+    parser = Parser(prog='kvmsim', description=__doc__)
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+
+    def command(name, words, does):
+        added = commands.add_parser(name, help=words, description=f'{words[0].upper()}{words[1:]}.')
+        added.set_defaults(does=does)
+        return added
+    one = command('run', 'run one scenario on one QEMU', do_run)
+    one.add_argument('scenario', metavar='SCENARIO', help='a name, or FILE[:NAME]')
+    one.add_argument('--qemu', choices=QEMUS, default='patched', help="patched (default), distro for Debian's, "
+                     "or upstream for one with upstream's own version")
+    one.add_argument('--json', action='store_true', help='print one object and nothing else')
+    one.add_argument('--trace', metavar='FILE', help='write every ioctl there, decoded')
+    many = command('suite', "run all scenarios, or those named, on ours and Debian's QEMU",
+                   lambda args: suite(args.scenario, args.topic, args.qemu))
+    many.add_argument('scenario', nargs='*', metavar='SCENARIO', help='as for run')
+    many.add_argument('--topic', metavar='NAME', help='only those of this topic of series/')
+    many.add_argument('--qemu', choices=QEMUS, help='on this one')
+    chance = command('fuzz', 'run random hosts and guests on a sanitized QEMU', do_fuzz)
+    chance.add_argument('--seconds', type=int, default=60, metavar='N',
+                        help='start no new seed after N seconds; 0 runs one seed')
+    chance.add_argument('--seed', type=int, default=1, metavar='S',
+                        help='first seed; a seed is a host, a guest and a list of steps')
+    command('list', 'print the names of all scenarios', lambda _: print('\n'.join(read_all())))
+    args = parser.parse_args()
+    try:
+        return args.does(args)
+    finally:
+        end_all()
+
+
+if __name__ == '__main__':
+    main(run, 'kvmsim')
