@@ -14,11 +14,12 @@ class Skip(Exception):
 
 
 class Point(NamedTuple):
-    """The result of a check: its name, what is wrong, why it was skipped, or why it may fail for now."""
+    """The result of a check: its name, what is wrong, why it was skipped or may fail for now, what is worth a note."""
     name: str
     wrong: str = ''
     skip: str = ''
     todo: str = ''
+    note: str = ''
 
     @property
     def kind(self):
@@ -27,20 +28,19 @@ class Point(NamedTuple):
 
 
 def point(name, check, *args):
-    """Run CHECK(*ARGS) and return a Point; an Error says what is wrong."""
+    """Run CHECK(*ARGS), which returns a note or nothing, and return a Point; an Error says what is wrong."""
     try:
-        check(*args)
+        return Point(name, note=check(*args) or '')
     except Skip as e:
         return Point(name, skip=str(e))
     except (Error, OSError) as e:
         return Point(name, str(e))
-    return Point(name)
 
 
 def line(number, one):
     """The line of TAP for ONE, which is point NUMBER."""
     why = f' # SKIP {one.skip}' if one.skip else f' # TODO {one.todo}' if one.todo else ''
-    return f'{"not " if one.wrong else ""}ok {number} - {one.name}{why}'
+    return f'{"not " if one.wrong else ""}ok {number} - {one.name}{one.note and ": "}{one.note}{why}'
 
 
 def report(points, count=None):

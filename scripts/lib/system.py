@@ -12,9 +12,6 @@ import sys
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = TOP / 'build'
-# Mounts and processes end with the script, even if it is killed
-ALONE = ['setpriv', '--pdeathsig', 'KILL', '--',
-         'unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc']
 
 
 class Error(Exception):

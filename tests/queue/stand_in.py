@@ -22,12 +22,12 @@ def base_with(tree):
     return commit_entries(tree, tree.tip(BASE_REF), [*headers, Entry(STAND_IN)])
 
 
-def prepare():
-    """Bring build/BASE/upstream/src up to date, a checkout that can be a base, and configure builds beside it."""
+def prepare(*builds):
+    """Bring build/BASE/upstream/src up to date, a checkout that can be a base, and configure BUILDS beside it."""
     with locked('upstream'):
         tree = Tree(bases.home() / 'src')
-        prepared(tree, bases.home() / 'upstream', base_with(tree), names=sys.argv[1:])
+        prepared(tree, bases.home() / 'upstream', base_with(tree), names=builds)
 
 
 if __name__ == '__main__':
-    main(prepare)
+    main(lambda: prepare(*sys.argv[1:]))

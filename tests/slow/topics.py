@@ -3,8 +3,8 @@
 """Build and test each topic of series/ with only the topics that it needs.
 
 Works in build/BASE/topics, so the builds of the whole series do not change.
-Prints a line for each topic.  Does not run the tests on Debian's QEMU: make
-check does.
+Does not run the tests on Debian's QEMU: make
+check does.  Prints TAP.
 """
 
 import os
@@ -20,6 +20,7 @@ from scripts.queue.commits import commit_topic
 from scripts.queue.git import Tree
 from scripts.queue.graft import graft
 from scripts.queue.topics import asked, queue
+from tests.tap import point, report
 
 # The most lines of C that a topic may add to QEMU's own folders, to keep the core small
 LIMITS = {'host-compat': 300}
@@ -56,6 +57,7 @@ def test(topic, what, builds):
 
 def check(tree, topics, topic):
     """Check a topic; returns a description for its line, and reports all failures in one error."""
+    say(topic.name)
     below, tip = commit_topic(tree, topics, topic.name)
     copy = prepared(tree, bases.home() / 'topics', tip)
     lines, limit = lines_of_c(tree, below, tip), LIMITS.get(topic.name)
@@ -70,25 +72,19 @@ def check(tree, topics, topic):
         except Error as e:
             wrong.append(str(e))
     if wrong:
-        raise Error('; '.join(wrong))
+        raise Error('\n'.join(wrong))
     return ', '.join(words)
 
 
 def check_all():
     parser = Parser(description=__doc__)
-    parser.add_argument('--topic', metavar='NAME', help='this one instead of all')
-    topics = queue()
-    wanted, failed = asked(topics, parser.parse_args().topic), 0
+    parser.add_argument('topics', nargs='*', metavar='TOPIC', help='these instead of all')
+    known = queue()
+    wanted = [topic for name in parser.parse_args().topics or known for topic in asked(known, name)]
     with locked('topics'):
         graft(bases.chosen())
-        for topic in wanted:
-            say(topic.name)
-            try:
-                print(f'ok {topic.name}: {check(Tree(bases.home() / "src"), topics, topic)}', flush=True)
-            except Error as e:
-                failed += 1
-                print(f'not ok {topic.name}: {" / ".join(str(e).splitlines())}', flush=True)
-    return failed > 0
+        tree = Tree(bases.home() / 'src')
+        return report((point(topic.name, check, tree, known, topic) for topic in wanted), len(wanted))['failed'] > 0
 
 
 if __name__ == '__main__':
