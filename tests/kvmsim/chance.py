@@ -12,10 +12,8 @@ MODES = [*power.CAPS][:-1]
 # CAS reads at most this many records of the guest's list
 RECORDS = 512
 STANZA = '''
-[seed-{seed}]
-title = random
+[seed-{seed}] B8: a random host and guest
 topic = host-compat
-row = B8
 host = {host}
 kernel = {kernel}
 kvm = {kvm}

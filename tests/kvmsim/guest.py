@@ -1,10 +1,11 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The arguments that the simulated guest passes to ibm,client-architecture-support."""
+"""The simulated guest, which calls ibm,client-architecture-support."""
 
 import struct
 
 from tests.kvmsim import power
+from tests.kvmsim.machine import Failed
 
 VECTOR, FDT, FDT_SIZE = 0x1000000, 0x2000000, 0x100000
 STRINGS, ARGS = 0x1800000, 0x1801000
@@ -47,8 +48,8 @@ def pack(entries, host, mmu, memory):
     return VECTOR, data.ljust(0x2000, b'\0') if 'unterminated' in entries else data
 
 
-def client_call(service, args, returns):
-    """prom_args of an Open Firmware client call; its strings are at STRINGS."""
+def prom_args(service, args, returns):
+    """Its strings, which are at STRINGS, the arguments of an Open Firmware client call, and the result's address."""
     strings, words = service.encode() + b'\0', []
     for arg in args:
         if isinstance(arg, str):
@@ -58,3 +59,51 @@ def client_call(service, args, returns):
             words.append(arg)
     head = struct.pack(f'>III{len(words)}I', STRINGS, len(words), returns, *words)
     return strings, head.ljust(12 + 4 * 10, b'\0'), ARGS + 12 + 4 * len(words)
+
+
+class Guest:
+    """The guest of MACHINE, which runs no code but makes hypercalls."""
+
+    def __init__(self, machine):
+        # what VOF returned; else the hypercall's result is that of the call
+        self.machine, self.returned = machine, None
+
+    def hypercall(self, number, *args):
+        """Make a hypercall, and wait until it returns or the machine stops."""
+        state = self.machine.state()
+        if state != 'running':
+            raise Failed(f'the guest cannot run: the machine is in state {state}')
+        began = len(self.machine.events)
+        sequence, = self.machine.kernel(' '.join(['hypercall', *(f'{word:#x}' for word in (number, *args))]))
+        self.machine.wait('end of the hypercall', lambda: any(
+            self.machine.happened(event, began) for event in ('STOP', f'idle {sequence}')), dead_is_fine=True)
+
+    def poke(self, address, data):
+        if data:
+            self.machine.kernel(f'poke {address:#x} {data.hex()}')
+
+    def client_call(self, service, *args):
+        """Call VOF's client interface, and return the result."""
+        strings, block, result = prom_args(service, args, 2 if len(args) > 1 else 1)
+        self.poke(STRINGS, strings)
+        self.poke(ARGS, block)
+        self.hypercall(power.H_VOF_CLIENT, ARGS)
+        if self.machine.exit is not None:
+            return None
+        word, = self.machine.kernel(f'peek {result:#x} 4')
+        return struct.unpack('>i', bytes.fromhex(word))[0]
+
+    def cas(self, entries, mmu):
+        """Call ibm,client-architecture-support with the list ENTRIES."""
+        settings = self.machine.settings
+        address, data = pack(entries, settings['host'], mmu, settings['memory'])
+        self.poke(address, data)
+        if settings['firmware'] == 'vof':
+            root = self.client_call('open', '/')
+            self.returned = self.client_call('call-method', 'ibm,client-architecture-support', root, address)
+        else:
+            self.hypercall(power.H_CAS, address, FDT, FDT_SIZE)
+
+    def result(self):
+        """What the last call returned, even if the guest has not run since."""
+        return int(self.machine.kernel('result')[0]) if self.returned is None else self.returned

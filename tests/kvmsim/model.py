@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The modes of a host, and the modes that a guest can get: a second implementation, independent of QEMU's."""
+"""The modes of a host, and the mode that a guest must get: a second implementation, independent of QEMU's."""
 
 import dataclasses
 import itertools
@@ -68,3 +68,26 @@ def host_of(settings):
             modes = {mode for mode in logical if mode <= version}
     host.modes = modes or None
     return host
+
+
+class Expected:
+    """What must be so after the steps up to now: the limit, and the mode of all vCPUs and of the snapshot."""
+
+    def __init__(self, settings):
+        self.host, self.hv = host_of(settings), settings['kvm'] == 'hv'
+        given = dict(option.split('=') for option in settings['machine'].split(',') if option)
+        self.limit = power.MODES.get(given.get('max-cpu-compat'), self.host.newest())
+        # None: unknown
+        self.mode, self.saved = self.limit, None
+        self.refusals = settings['refuse'] or []
+
+    def refuses(self, mode):
+        """Whether KVM may refuse MODE."""
+        return not self.hv or any(value in (power.ANY, mode) for _, value, _, _ in self.refusals)
+
+    def cas(self, listed):
+        """The guest passes the records LISTED; return whether it shares a mode with the host."""
+        newest, raw = self.host.shared(listed, self.limit)
+        if self.hv and (newest or raw):
+            self.mode = newest
+        return bool(raw or newest and self.hv)

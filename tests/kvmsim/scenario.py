@@ -1,236 +1,50 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The parser of scenario files, which reports the exact line of a mistake."""
+"""The scenarios of a file; a mistake in it is reported with its line."""
 
 import dataclasses
-import functools
-import json
 import pathlib
 import re
 import shlex
+from typing import NamedTuple
 
 from scripts.lib.system import Unknown
 from scripts.queue import upstream
-from scripts.queue.topics import queue
-from tests.kvmsim import power
+from tests.kvmsim import grammar
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROWS = [f'B{n}' for n in range(1, 21)]
-STATES = ('running', 'paused', 'internal-error', 'prelaunch', 'inmigrate', 'postmigrate',
-          'restore-vm')
+ENDING = '.scenarios'
 
 
 class Mistake(Unknown):
     """A mistake in a scenario file, as FILE:LINE: what was expected."""
 
-
-def number(text):
-    try:
-        return int(text, 0)
-    except ValueError:
-        raise ValueError(f'expected a number, found "{text}"') from None
-
-
-def one_of(*names):
-    def convert(text):
-        if text not in names:
-            raise ValueError(f'expected one of {", ".join(names)}, found "{text}"')
-        return text
-    return convert
-
-
-def word(text):
-    return text
-
-
-def json_value(text):
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise ValueError(f'expected JSON, found {text}') from None
-
-
-def mode(text):
-    """The value of a mode: a name, raw, or a logical PVR as a number."""
-    if text == 'raw':
-        return 0
-    if text in power.MODES:
-        return power.MODES[text]
-    if re.fullmatch('0x[0-9a-f]{1,8}', text):
-        return int(text, 16)
-    raise ValueError(f'expected raw, {", ".join(power.MODES)} or 0x..., found "{text}"')
-
-
-def any_mode(text):
-    return power.ANY if text == 'any' else mode(text)
-
-
-def returned(text):
-    return power.RETURNS[text] if text in power.RETURNS else number(text)
-
-
-def pvr_entry(text):
-    """One or more equal entries of a CAS list; raw depends on the host and stays "host" until it is sent."""
-    found = re.fullmatch(r'([^*/]+)(/0x[0-9a-f]{1,8})?(\*[0-9]+)?', text)
-    if not found:
-        raise ValueError(f'expected NAME, 0xPVR or 0xPVR/0xMASK, optionally with *COUNT, found "{text}"')
-    name, mask, count = found.groups()
-    if name in ('end-of-ram', 'unterminated') and not mask and not count:
-        return name
-    value = ('host' if name == 'raw' else power.HOSTS[name[4:]]
-             if name.startswith('raw-') and name[4:] in power.HOSTS else mode(name))
-    if name.startswith('raw') and not mask:
-        mask = f'/{power.RAW_MASK:#x}'
-    return (value, int(mask[1:], 16) if mask else 0xffffffff, int(count[1:]) if count else 1)
-
-
-def refusal(text):
-    """MODE ERRNO [poison] [vcpu N]"""
-    words = text.split()
-    if len(words) < 2:
-        raise ValueError(f'expected MODE ERRNO [poison] [vcpu N], found "{text}"')
-    value, error = any_mode(words[0]), one_of(*power.ERRNOS)(words[1])
-    rest, poison, vcpu = words[2:], False, power.ANY
-    while rest:
-        if rest[0] == 'poison':
-            poison, rest = True, rest[1:]
-        elif rest[0] == 'vcpu' and len(rest) > 1:
-            vcpu, rest = number(rest[1]), rest[2:]
-        else:
-            raise ValueError(f'expected poison or vcpu N, found "{" ".join(rest)}"')
-    return (vcpu, value, error, poison)
-
-
-def refuse_list(text):
-    return [] if text == 'nothing' else [refusal(part) for part in text.split(',')]
-
-
-def caps_bits(text):
-    """The names of modes, or the 64 bits as a number."""
-    if re.fullmatch('0x[0-9a-f]{1,16}', text):
-        return int(text, 16)
-    return sum(power.CAPS[one_of(*power.CAPS)(name)] for name in text.split())
-
-
-def caps_error(text):
-    """ERRNO [once] [size N]: the error of the ioctl, and the size that it writes back."""
-    words = text.split()
-    error, rest, times, size = one_of(*power.ERRNOS)(words[0] if words else ''), words[1:], -1, -1
-    if rest and rest[0] == 'once':
-        times, rest = 1, rest[1:]
-    if len(rest) == 2 and rest[0] == 'size':
-        size, rest = number(rest[1]), []
-    if rest:
-        raise ValueError(f'expected ERRNO [once] [size N], found "{text}"')
-    return (error, times, size)
-
-
-def device_tree(text):
-    """A cpu-version for each CPU node: MODE, raw, 0xPVR, absent, truncated or long; none: no nodes."""
-    if text == 'none':
-        return []
-    return [name if name in ('absent', 'truncated', 'long', 'raw') else mode(name) for name in text.split()]
-
-
-def smp(text):
-    if not re.fullmatch(r'[0-9]+(,[a-z]+=[0-9]+)*', text):
-        raise ValueError(f'expected what -smp takes, the number first, found "{text}"')
-    return text
-
-
-@functools.cache
-def topics():
-    return tuple(queue())
-
-
-def topic(text):
-    return one_of(*topics())(text)
-
-
-def words_of(convert):
-    def split(text):
-        return [convert(part) for part in text.split()]
-    return split
-
-
-# Settings of QEMU and its kernel; a key with the prefix "to." is for the target of a migration.
-MACHINE_KEYS = {
-    'host': (one_of(*power.HOSTS), 'power11'),
-    'mode': (one_of('none', *power.CAPS), 'none'),
-    'kernel': (one_of(*power.KERNELS), '7.3'),
-    'kvm': (one_of('hv', 'pr'), 'hv'),
-    'extension': (number, None), 'caps': (caps_bits, None), 'caps-size': (number, '24'),
-    'caps-error': (caps_error, None), 'device-tree': (device_tree, None),
-    'refuse': (refuse_list, None),
-    'smp': (smp, '1'), 'memory': (number, '256'), 'machine': (word, ''), 'cpu': (word, 'host'),
-    'firmware': (one_of('slof', 'vof'), 'slof'),
-}
-SCENARIO_KEYS = {
-    'title': (word, None), 'topic': (topic, None), 'row': (words_of(one_of(*ROWS)), None), 'like': (word, None),
-    'each': (word, None), 'guest': (words_of(pvr_entry), 'raw power9 power10 power11'),
-    'mmu': (one_of('radix', 'hash', 'old', 'no-vectors', 'no-vector-5'), 'radix'), 'steps': (word, None),
-}
-
-# Steps: the converters of their words; a name in quotes takes all further words.
-STEPS = {
-    # actions
-    'cont': (), 'stop': (), 'reset': (), 'quit': (), 'migrate': (), 'cas': ('guest',),
-    'plug': (number,), 'unplug': (number,), 'save': (word,), 'load': (word,),
-    'get': (word, word), 'describe': (word, word), 'set': (word, word, word), 'monitor': ('words',),
-    'kernel': ('setting',),
-    # checks
-    'exits': (word,), 'state': (one_of(*STATES),), 'returns': (returned,), 'modes': ('modes',),
-    'runs': (one_of('all', 'none', 'some'),), 'says': ('words',), 'lacks': ('words',),
-    'silent': (), 'refused': ('words',),
-    'value': (json_value,), 'traces': ('words',), 'traced': (word, number), 'tree': (word, word, 'words'),
-    'migrated': (one_of('completed', 'failed'),),
-    'ioctls': (word, one_of('<=', '==', '>='), number, 'per'),
-}
-# Before a step: the QEMU that it is for; or, for ours, whether the base has upstream's own version
-PREFIXES = ('patched', 'distro', 'upstream', 'over-upstream', 'over-plain')
-SETTINGS = {'refuse': refuse_list, 'caps': caps_bits}
-
-
-def modes_list(words):
-    """all MODE, or a list of MODE[*COUNT]"""
-    if len(words) == 2 and words[0] == 'all':
-        return ('all', mode(words[1]))
-    listed = []
-    for text in words:
-        name, _, count = text.partition('*')
-        listed += [mode(name)] * (number(count) if count else 1)
-    return ('each', listed)
-
-
-def convert_words(verb, words):
-    done = []
-    for convert in STEPS[verb]:
-        if convert == 'guest':
-            done, words = [[pvr_entry(text) for text in words]], []
-        elif convert == 'modes' and words:
-            done, words = [modes_list(words)], []
-        elif convert == 'setting' and len(words) > 1:
-            key = one_of(*SETTINGS)(words[0])
-            done, words = [key, SETTINGS[key](' '.join(words[1:]))], []
-        elif convert == 'per':
-            done.append({'': False, 'a vcpu': True}.get(' '.join(words)))
-            if done[-1] is None:
-                raise ValueError(f'expected nothing or "a vcpu", found "{" ".join(words)}"')
-            words = []
-        elif not words:
-            raise ValueError(f'expected more words after {verb}')
-        elif convert == 'words':
-            done, words = [*done, words], []
-        else:
-            done, words = [*done, convert(words[0])], words[1:]
-    if words:
-        raise ValueError(f'expected nothing more after {verb}, found "{" ".join(words)}"')
-    return done
+    def __init__(self, path, line, words):
+        super().__init__(f'{path}:{line}: {words}')
 
 
 @dataclasses.dataclass
-class Step:
-    """One line of steps: its prefix, one of PREFIXES or None, its side of a migration, its verb and arguments."""
+class Stanza:
+    """[NAME] BEHAVIOR...: TITLE, and its keys: for each the lines of its value, as (number, text)."""
+    line: int
+    name: str | None
+    behavior: str | None
+    title: str | None
+    keys: dict
+
+    def text(self, key):
+        return ' '.join(text for _, text in self.keys[key]).strip()
+
+    def filled(self, values):
+        """The stanza with VALUES in place of its variables."""
+        def fill(text):
+            return re.sub(r'\$([A-Z])', lambda found: values.get(found[1], found[0]), text)
+        return dataclasses.replace(self, name=fill(self.name), title=fill(self.title), keys={
+            key: [(line, fill(text)) for line, text in lines] for key, lines in self.keys.items()})
+
+
+class Step(NamedTuple):
+    """A step: the QEMU that it is for, one of PREFIXES or None, its side of a migration, its verb and arguments."""
     line: int
     text: str
     qemu: str | None
@@ -246,7 +60,7 @@ class Scenario:
     file: str
     title: str
     topic: str
-    rows: list
+    behavior: list
     guest: list
     mmu: str
     source: dict
@@ -255,8 +69,8 @@ class Scenario:
 
     def steps_for(self, qemu):
         wanted = [None, qemu]
-        if qemu == 'patched':
-            wanted.append('over-upstream' if upstream.below() else 'over-plain')
+        if qemu == 'patched' and not upstream.below():
+            wanted.append('over-plain')
         return [step for step in self.steps if step.qemu in wanted]
 
     @property
@@ -265,139 +79,142 @@ class Scenario:
         return any(step.qemu == 'distro' for step in self.steps)
 
 
-def step_of(line, text):
-    words, qemu, target = shlex.split(text, comments=True), None, False
-    if words and words[0][-1:] == ':' and words[0][:-1] in PREFIXES:
-        qemu, words = words[0][:-1], words[1:]
-    if words and words[0] == 'to:':
-        target, words = True, words[1:]
-    if not words:
+def steps_of(line, text):
+    """The steps of a line: [QEMU:] [to:] STEP[; STEP]..."""
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=';')
+    lexer.whitespace_split = True
+    words, qemu, target = list(lexer), None, False
+    if words and words[0][-1:] == ':' and words[0][:-1] in grammar.PREFIXES:
+        qemu = words.pop(0)[:-1]
+    if words[:1] == ['to:']:
+        target = bool(words.pop(0))
+    if (qemu or target) and not words:
         raise ValueError('expected a step after the prefix')
-    verb = one_of(*STEPS)(words[0])
-    return Step(line, text, qemu, target, verb, convert_words(verb, words[1:]))
+    while words:
+        end = words.index(';') if ';' in words else len(words)
+        (verb, *rest), words = words[:end] or [''], words[end + 1:]
+        grammar.one_of(*grammar.STEPS)(verb)
+        yield Step(line, shlex.join([verb, *rest]), qemu, target, verb, grammar.arguments(verb, rest))
 
 
 def stanzas(path, content):
-    """Yield (name, line, {key: (line, [(line, text)])}) for the lines above all stanzas (name None), then for each."""
-    name, at, keys, key = None, 0, {}, None
+    """Yield a Stanza for the lines above all stanzas, whose name is None, then each stanza."""
+    stanza, key = Stanza(0, None, None, None, {}), None
     for line, text in enumerate(content.splitlines(), 1):
         bare = text.strip()
         if not bare or bare.startswith('#'):
             continue
-        head = re.fullmatch(r'\[([a-z0-9+$A-Z-]+)\]', bare)
-        pair = re.fullmatch(r'([a-z.-]+)\s*=\s*(.*)', bare)
+        head = re.fullmatch(r'\[([a-z0-9+$A-Z-]+)\] (B[B0-9 ]*): (.+)', text)
+        pair = re.fullmatch(r'([a-z.-]+)\s*=\s*(.*)', text)
         if text[0].isspace() and key:
-            keys[key][1].append((line, bare))
+            stanza.keys[key].append((line, bare))
         elif head:
-            yield name, at, keys
-            name, at, keys, key = head.group(1), line, {}, None
-        elif pair and (name or pair[1] == 'topic') and not text[0].isspace():
-            key, value = pair.groups()
-            if key in keys:
-                raise Mistake(f'{path}:{line}: expected {key} once ' + (f'in [{name}]' if name else 'for all stanzas'))
-            keys[key] = (line, [(line, value)] if value else [])
+            yield stanza
+            stanza, key = Stanza(line, *head.groups(), {}), None
+        elif pair and (stanza.name or pair[1] == 'topic'):
+            key = pair[1]
+            if key in stanza.keys:
+                where = f'in [{stanza.name}]' if stanza.name else 'for all stanzas'
+                raise Mistake(path, line, f'expected {key} once {where}')
+            stanza.keys[key] = [(line, pair[2].strip())]
         else:
-            raise Mistake(f'{path}:{line}: expected [NAME], KEY = VALUE or an indented line, '
+            raise Mistake(path, line, 'expected [NAME] BEHAVIOR...: TITLE, KEY = VALUE or an indented line, '
                           f'found "{bare}"')
-    if name:
-        yield name, at, keys
-    else:
-        raise Mistake(f'{path}:1: expected a stanza, which begins with [NAME]')
+    if not stanza.name:
+        raise Mistake(path, 1, 'expected a stanza, which begins with [NAME]')
+    yield stanza
 
 
-def convert_keys(path, keys, known, prefix=''):
+def variants(path, stanza):
+    """Yield the stanza, or one for each row of values that "each" gives to its variables."""
+    if 'each' not in stanza.keys:
+        yield stanza
+        return
+    (line, first), *more = stanza.keys['each']
+    names, rows = first.split(), [shlex.split(text) for _, text in more]
+    if not more:
+        names, rows = names[:1], [[value] for value in names[1:]]
+    if not rows or not all(re.fullmatch('[A-Z]', name) for name in names):
+        raise Mistake(path, line, 'each: expected capital letters as variables, and their values')
+    for row in rows:
+        if len(row) != len(names):
+            raise Mistake(path, line, f'each: expected {len(names)} values in a line, found "{" ".join(row)}"')
+        yield stanza.filled(dict(zip(names, row)))
+
+
+def convert(path, stanza, known, prefix=''):
     """The values of the KNOWN keys, by name, with defaults."""
     done = {}
-    for key, (convert, default) in known.items():
-        line, parts = keys.get(prefix + key, (0, None))
-        value = ' '.join(text for _, text in parts) if parts is not None else default
+    for key, (converter, default) in known.items():
+        given = prefix + key in stanza.keys
+        value = stanza.text(prefix + key) if given else default
         try:
-            done[key] = None if value is None else convert(value)
+            done[key] = None if value is None else converter(value)
         except ValueError as e:
-            raise Mistake(f'{path}:{line}: {key}: {e}') from None
+            raise Mistake(path, stanza.keys[prefix + key][0][0], f'{key}: {e}') from None
     return done
 
 
-def variants(path, name, keys):
-    """Yield the stanza, or one for each value of its variable: each = X VALUE..."""
-    line, parts = keys.get('each', (0, None))
-    if parts is None:
-        yield name, keys
-        return
-    variable, *values = ' '.join(text for _, text in parts).split()
-    if not re.fullmatch('[A-Z]', variable) or not values or f'${variable}' not in name:
-        raise Mistake(f'{path}:{line}: each: expected a capital letter that the name has after $, '
-                      'and its values')
-    for value in values:
-        def fill(text, value=value):
-            return text.replace(f'${variable}', value)
-
-        yield fill(name), {key: (at, [(no, fill(text)) for no, text in parts])
-                           for key, (at, parts) in keys.items()}
-
-
-def build(path, name, at, keys):
-    known = {*SCENARIO_KEYS, *MACHINE_KEYS, *(f'to.{key}' for key in MACHINE_KEYS)}
-    for key, (line, _) in keys.items():
-        if key not in known:
-            raise Mistake(f'{path}:{line}: expected one of {", ".join(sorted(known))}, found "{key}"')
-    for key in ('title', 'topic', 'row', 'steps'):
-        if not keys.get(key, (0, []))[1]:
-            raise Mistake(f'{path}:{at}: expected [{name}] to have {key}')
+def build(path, stanza):
+    """The Scenario of a stanza."""
+    for key, ((line, _), *_) in stanza.keys.items():
+        if key not in grammar.KEYS:
+            raise Mistake(path, line, f'expected one of {", ".join(sorted(grammar.KEYS))}, found "{key}"')
+    for key in grammar.REQUIRED:
+        if not (key in stanza.keys and stanza.text(key)):
+            raise Mistake(path, stanza.line, f'expected [{stanza.name}] to have {key}')
     steps = []
-    for line, text in keys['steps'][1]:
+    for line, text in stanza.keys['steps']:
         try:
-            steps.append(step_of(line, text))
+            steps += steps_of(line, text)
         except ValueError as e:
-            raise Mistake(f'{path}:{line}: {e}') from None
-    own = convert_keys(path, keys, SCENARIO_KEYS)
-    target = any(step.target or step.verb == 'migrate' for step in steps)
-    # the target has the source's settings unless a "to." key overrides them
-    to_keys = {**{f'to.{key}': value for key, value in keys.items() if key in MACHINE_KEYS}, **keys}
-    return Scenario(name, str(path), own['title'], own['topic'], own['row'], own['guest'], own['mmu'],
-                    convert_keys(path, keys, MACHINE_KEYS),
-                    convert_keys(path, to_keys, MACHINE_KEYS, 'to.') if target else None, steps)
-
-
-def read(path):
-    """The scenarios of a file, in order."""
+            raise Mistake(path, line, e) from None
     try:
-        return parse(path, pathlib.Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as e:
-        raise Mistake(f'{path}:1: expected a readable scenario file: {e}') from None
+        behavior = grammar.behaviors(stanza.behavior)
+    except ValueError as e:
+        raise Mistake(path, stanza.line, e) from None
+    own = convert(path, stanza, grammar.SCENARIO_KEYS)
+    source, target = convert(path, stanza, grammar.MACHINE_KEYS), None
+    if any(step.target or step.verb == 'migrate' for step in steps):
+        changed = {key for key in grammar.MACHINE_KEYS if f'to.{key}' in stanza.keys}
+        target = {**source, **convert(path, stanza, {key: grammar.MACHINE_KEYS[key] for key in changed}, 'to.')}
+    return Scenario(stanza.name, str(path), stanza.title, own['topic'], behavior, own['guest'], own['mmu'],
+                    source, target, steps)
 
 
 def parse(path, content):
-    """The scenarios in CONTENT, the text of PATH."""
-    raw, found = {}, {}
-    (_, _, for_all), *named = stanzas(path, content)
-    for name, at, keys in named:
-        line, parts = keys.get('like', (0, None))
-        if parts is not None:
-            model = ' '.join(text for _, text in parts)
-            if model not in raw:
-                raise Mistake(f'{path}:{line}: like: expected an earlier stanza of this file, '
-                              f'found "{model}"')
-            keys = {**raw[model], **keys}
-        raw[name] = {key: value for key, value in keys.items() if key != 'each'}
-        for variant, filled in variants(path, name, {**for_all, **keys}):
-            if variant in found:
-                raise Mistake(f'{path}:{at}: expected a new name, found [{variant}] again')
-            found[variant] = build(path, variant, at, filled)
+    """The scenarios in CONTENT, the text of PATH, by name and in order."""
+    before, found = {}, {}
+    for_all, *named = stanzas(path, content)
+    for stanza in named:
+        if 'like' in stanza.keys:
+            model = stanza.text('like')
+            if model not in before:
+                raise Mistake(path, stanza.keys['like'][0][0],
+                              f'like: expected an earlier stanza of this file, found "{model}"')
+            stanza = dataclasses.replace(stanza, keys={**before[model], **stanza.keys})
+        before[stanza.name] = {key: lines for key, lines in stanza.keys.items() if key != 'each'}
+        for variant in variants(path, dataclasses.replace(stanza, keys={**for_all.keys, **stanza.keys})):
+            if variant.name in found:
+                raise Mistake(path, stanza.line, f'expected a new name, found [{variant.name}] again')
+            found[variant.name] = build(path, variant)
     return found
 
 
-def files():
-    return sorted(HERE.glob('*.cfg'))
+def read(path):
+    """The scenarios of a file."""
+    try:
+        return parse(path, pathlib.Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as e:
+        raise Mistake(path, 1, f'expected a readable scenario file: {e}') from None
 
 
 def read_all():
     """All scenarios of this directory by name."""
     found = {}
-    for path in files():
+    for path in sorted(HERE.glob(f'*{ENDING}')):
         for name, scenario in read(path).items():
             if name in found:
-                raise Mistake(f'{path}:1: expected a new name, found [{name}], which '
-                              f'{found[name].file} has')
+                raise Mistake(path, 1, f'expected a new name, found [{name}], which {found[name].file} has')
             found[name] = scenario
     return found

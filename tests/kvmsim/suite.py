@@ -8,7 +8,7 @@ from scripts.debian import binaries
 from scripts.lib.system import Unknown
 from scripts.queue.topics import asked, queue
 from tests.kvmsim.machine import workers
-from tests.kvmsim.scenario import read, read_all
+from tests.kvmsim.scenario import ENDING, read, read_all
 from tests.kvmsim.steps import perform
 from tests.tap import tally
 
@@ -20,7 +20,7 @@ JOBS = 2
 def find(name):
     """The scenario NAME, FILE:NAME, or FILE if that has only one."""
     path, _, wanted = name.partition(':')
-    if not ('/' in path or path.endswith('.cfg') or os.path.exists(path)):
+    if not ('/' in path or path.endswith(ENDING) or os.path.exists(path)):
         found = read_all()
         if name not in found:
             raise Unknown(f'{name} is not a scenario: choose one of {", ".join(found)}')
@@ -37,8 +37,8 @@ def report(scenario, results):
     """Print the line of a scenario, and return the outcomes of its QEMUs."""
     words = ', '.join(f'{qemu} {result["outcome"]}' for qemu, result in results.items())
     differs = 'differs' if scenario.differs else 'same'
-    print(f'{scenario.name:40} {" ".join(scenario.rows):12} {words}; expected: {differs} '
-          f'[{sum(r["seconds"] for r in results.values()):.1f} s]', flush=True)
+    print(f'{scenario.name:40} {" ".join(scenario.behavior):12} {words}; expected: {differs} '
+          f'[{sum(one["seconds"] for one in results.values()):.1f} s]', flush=True)
     for qemu, result in results.items():
         if result['reason']:
             print(f'    {qemu}: {result["reason"]}', flush=True)
