@@ -8,17 +8,21 @@ can be at fault.
 
 import contextlib
 import functools
+import itertools
 import pathlib
 import re
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
 
+from scripts.debian import roots
 from scripts.lib.system import TOP, Error, run
 from tests.hcall import calls
+from tests.qcow2 import empty_disk
 from tests.stanzas import read_stanzas
 
 CROSS = 'powerpc64le-linux-gnu-'
@@ -85,6 +89,11 @@ LEAVES = {
     # the partition, not L2, restarts; Debian's aborts
     'reboot': (NESTED, BOTH, ('00000100', '00000000')),
     'traced': (NESTED, BOTH, ('00000c00', '00000d00'), ('00000980', '00000000')),
+    'watched': (NESTED, BOTH, ('00000c00', '00000300'), ('00000980', '00000000')),
+    'counted': (NESTED, BOTH, ('00000980', '00000111'), ('00000980', '00000000')),
+    'alerted': (NESTED, V2, ('00000c00', '00000f00'), ('00000980', '00000000')),
+    'signalled': (NESTED, BOTH, ('00000100', '00000001'), None),
+    'shifted': (NESTED, V2, ('00000e00', '00000000')),
     'invalid': (NESTED, BOTH, ('00000e40', '07ffffff'), ('00000e40', '00000000')),
     'unchanged': (MMU, BOTH, ('00000e00', '02040000'), ('00000980', '........')),
     # the value shows that the exit was not before the store
@@ -96,18 +105,21 @@ LEAVES = {
 # ... to make the guest's time independent of the load of this machine
 BY_INSTRUCTION = ['-icount', 'shift=0']
 MORE = {'uncapped': ['-machine', 'cap-rpt-invalidate=off'],
-        **dict.fromkeys(('punctual', 'set', 'own-timer'), BY_INSTRUCTION)}
+        **dict.fromkeys(('punctual', 'set', 'own-timer', 'counted'), BY_INSTRUCTION)}
 # {(API, commands of the monitor while L2 runs): (L2's exit, what the monitor prints)}
 # What L2 writes to when it runs
 LOADED = 'xp /1gx 0x200000'
 MIGRATE = 'migrate "exec:cat >/dev/null"'
+SAVE = ('savevm now', 'loadvm now', 'cont')
 TYPED = {
     ('v1', 'stop', 'cont'): (('00000980', '00000000'), ''),
     ('v2', 'stop', 'cont'): (('00000980', '00000000'), ''),
-    ('v1', 'nmi'): (('00000100', '00000000'), ''),
+    ('v1', 'nmi'): (('00000100', '00000001'), ''),
     ('v2', 'nmi'): (('00000100', '00000001'), ''),
     ('v1', MIGRATE, 'info migrate', 'cont'): (('00000980', '00000000'), 'completed'),
     ('v2', MIGRATE, 'stop', 'cont'): (('00000980', '00000000'), 'stop them first'),
+    ('v1', *SAVE): (('00000980', '00000000'), ''),
+    ('v2', *SAVE): (('00000980', '00000000'), 'stop them first'),
 }
 # {what L0 does not support: (options, words of the error message, whether Debian's starts)}
 REFUSED = {
@@ -115,6 +127,11 @@ REFUSED = {
     'H_RPT_INVALIDATE without nested PAPR': (['-machine', 'cap-nested-papr=off,cap-rpt-invalidate=on'],
                                              ('only with nested PAPR',), False),
 }
+
+
+@functools.cache
+def debian():
+    return roots.emulator_command(roots.emulator_root())
 
 
 def program(scratch, name, sources):
@@ -125,12 +142,14 @@ def program(scratch, name, sources):
     return str(image)
 
 
-def end(qemu):
+def end(qemu, complained):
     qemu.send_signal(END)
     try:
         qemu.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         qemu.kill()
+    if (qemu.returncode or 0) > 0:
+        raise Error(f'QEMU fails: {complained()}')
 
 
 def lines(command, options, said='', patience=PATIENCE):
@@ -147,7 +166,7 @@ def lines(command, options, said='', patience=PATIENCE):
         selector.register(qemu.stdout, selectors.EVENT_READ)
         rest = b''
         with contextlib.ExitStack() as stack:
-            stack.callback(end, qemu)
+            stack.callback(end, qemu, complained)
             qemu.stdin.write(f'{said}\n'.encode())
             qemu.stdin.flush()
             while selector.select(patience):
@@ -158,7 +177,7 @@ def lines(command, options, said='', patience=PATIENCE):
                 for line in whole:
                     words = line.decode().split()
                     if words == ['END']:
-                        end(qemu)
+                        end(qemu, complained)
                         complaint = re.search('.*CRITICAL.*', complained())
                         if complaint:
                             raise Error(complaint[0])
@@ -174,9 +193,36 @@ def machine(image, capability, cpu, limit=None):
     return ['-machine', options, '-cpu', cpu, '-smp', '2', '-bios', image]
 
 
+def in_one_qemu(command, options, steps, state):
+    """The first of STEPS that is wrong, or None; then the partition migrates to the file STATE, if that is set."""
+    with tempfile.TemporaryDirectory() as home:
+        def answers(asked, count):
+            got = lines(command, [*options, '-monitor', f'unix:{home}/monitor,server=on,wait=off'],
+                        asked if state else f'{asked}\ne')
+            yield from itertools.islice(got, count)
+            if state:
+                typed(f'{home}/monitor', f'migrate "exec:cat >{state}"')
+            else:
+                yield from got
+            got.close()
+        return calls.wrong(steps, answers)
+
+
 def check_calls(command, options, steps):
-    said = calls.wrong(steps, lambda typed: lines(command, options, typed))
+    """Check STEPS; another QEMU makes those after a step "migrate", or Debian's those after "migrate debian"."""
+    first, *rest = re.split('\n(migrate|migrate debian)\n', '\n'.join(steps))
+    with tempfile.NamedTemporaryFile() as state:
+        said = in_one_qemu(command, options, first.splitlines(), state.name if rest else None)
+        if rest and not said:
+            said = in_one_qemu(command if rest[0] == 'migrate' else debian(),
+                               [*options, '-incoming', f'exec:cat {state.name}'], rest[1].splitlines(), None)
     return said and f'expected {said}'
+
+
+def check_wrong(command, options, steps, wanted):
+    """Check that QEMU gets STEPS wrong, and that what is wrong includes WANTED."""
+    said = outcome(functools.partial(check_calls, options=options, steps=steps), command) or 'nothing'
+    return None if wanted in said else f'wrong is {said}; expected {wanted}'
 
 
 def lpvr_steps(allowed, newest=None):
@@ -227,9 +273,9 @@ def check_monitor(command, options, commands, wanted, words):
     """Type COMMANDS while L2 runs; check that L2 exits with WANTED, and that the monitor prints WORDS."""
     said, found = '', None
     with tempfile.TemporaryDirectory() as home:
-        path = f'{home}/monitor'
-        for line in lines(command, [*options, '-smp', '1', '-monitor', f'unix:{path},server=on,wait=off'],
-                          'announced'):
+        path, disk = f'{home}/monitor', shutil.copy(empty_disk(), f'{home}/disk')
+        for line in lines(command, [*options, '-smp', '1', '-monitor', f'unix:{path},server=on,wait=off',
+                                    '-drive', f'if=none,file={disk}'], 'announced'):
             if line == ['L2']:
                 start = time.monotonic()
                 while '0: 0x0000000000000000' in typed(path, LOADED) and time.monotonic() - start < PATIENCE:
@@ -272,11 +318,13 @@ def checks(scratch, topic=None):
     for (api, *commands), (wanted, words) in TYPED.items() if topic in (None, NESTED) else ():
         yield (OURS, f'{api}: {", ".join(commands)} while L2 runs', functools.partial(
             check_monitor, options=options(api), commands=commands, wanted=wanted, words=words))
-    stanzas = read_stanzas(TOP / 'tests/hcall/calls.cfg', ('start', 'steps'))
+    stanzas = read_stanzas(TOP / 'tests/hcall/calls.cfg', ('start', 'debian', 'steps'))
     for name, stanza in stanzas.items() if topic in (None, NESTED) else ():
         first, guest = STARTS[stanza['start']]
-        yield (OURS, f'hypercalls: {name}', functools.partial(check_calls, options=options(first), steps=(
-            *guest, *stanza['steps'].strip().splitlines())))
+        steps = (*guest, *calls.expanded(stanza['steps'].strip().splitlines()))
+        yield OURS, f'hypercalls: {name}', functools.partial(check_calls, options=options(first), steps=steps)
+        yield (THEIRS, f'hypercalls: {name} is wrong', functools.partial(
+            check_wrong, options=options(first), steps=steps, wanted=stanza['debian']))
     for case, (of, apis, *wanted) in LEAVES.items():
         for api in apis if topic in (None, of) else ():
             for whose, leave in zip((OURS, THEIRS), wanted):

@@ -9,7 +9,7 @@ gets the case wrong, it runs there too.  Prints TAP.
 import concurrent.futures
 import tempfile
 
-from scripts.debian import binaries, roots
+from scripts.debian import binaries
 from scripts.lib.command import Parser, main
 from scripts.queue.topics import asked, queue
 from tests import tap
@@ -23,7 +23,7 @@ def check():
     asked(queue(), topic)
     commands = {cases.OURS: [str(binaries.native_qemu())]}
     if not topic:
-        commands[cases.THEIRS] = roots.emulator_command(roots.emulator_root())
+        commands[cases.THEIRS] = cases.debian()
     with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(2) as pool:
         table = [row for row in cases.checks(scratch, topic) if row[0] in commands]
         points = pool.map(lambda row: tap.Point(f'{row[0]}, {row[1]}', cases.outcome(row[2], commands[row[0]]) or ''),

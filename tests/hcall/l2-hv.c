@@ -12,6 +12,7 @@
 #define H_ENTER_NESTED          0xf804
 #define H_TLB_INVALIDATE        0xf808
 
+#define H_NOT_AVAILABLE         3
 #define H_P2                    (-55)
 #define NO_MEMORY               (1ULL << 50)
 
@@ -77,10 +78,21 @@ void shift_timebase(uint64_t ticks)
     hypervisor.tb_offset = swap(ticks);
 }
 
-/* It is only in the memory of the partition */
+void set_counters(uint64_t value)
+{
+    hypervisor.purr = hypervisor.spurr = hypervisor.vtb = swap(value);
+}
+
+void count_instructions(uint32_t instructions)
+{
+    (void)instructions;
+}
+
+/* Only its partition table */
 bool l2_is_known(void)
 {
-    return false;
+    return hcall(H_ENTER_NESTED, (uintptr_t)&hypervisor, NO_MEMORY, 0, 0,
+                 0) != H_NOT_AVAILABLE;
 }
 
 uint64_t enter_l2(const struct entry *entry)
@@ -93,6 +105,8 @@ uint64_t enter_l2(const struct entry *entry)
     hypervisor.hdec = swap(entry->hdec);
     hypervisor.dpdes = swap(entry->dpdes);
     hypervisor.ciabr = swap(entry->ciabr);
+    hypervisor.dawr[0] = swap(entry->dawr);
+    hypervisor.dawr[1] = swap(entry->dawrx);
     __asm__ volatile("mftb %0" : "=r"(now));
     /* with this API, the guest inherits the partition's 32-bit decrementer */
     __asm__ volatile("mtdec %0" : :
@@ -139,6 +153,21 @@ uint64_t l2_hdsisr(void)
 uint64_t l2_heir(void)
 {
     return swap(hypervisor.heir);
+}
+
+uint64_t l2_purr(void)
+{
+    return swap(hypervisor.purr);
+}
+
+uint64_t l2_spurr(void)
+{
+    return swap(hypervisor.spurr);
+}
+
+uint64_t l2_vtb(void)
+{
+    return swap(hypervisor.vtb);
 }
 
 /* Not the hypervisor's business here */

@@ -25,15 +25,25 @@
 #define VPA                     0x0c02
 #define GPR3                    0x1003
 #define HDEC_EXPIRY             0x1020
-#define CIABR                   0x1032
 #define NIA                     0x1021
 #define MSR                     0x1022
 #define DEC_EXPIRY              0x102a
+#define VTB                     0x102b
 #define LPCR                    0x102c
-#define HFSCR                   0x102d
+#define DAWR0                   0x1030
+#define CIABR                   0x1032
+#define PURR                    0x1033
+#define SPURR                   0x1034
+#define MMCR0                   0x103b
 #define DPDES                   0x1053
+#define DAWRX0                  0x2005
+#define PMC5                    0x200b
 #define HDSISR                  0xf001
 #define HEIR                    0xf002
+
+/* In MMCR0: alerts, and one when a counter but the first overflows */
+#define PMAE                    (1 << 26)
+#define PMC_N_CE                (1 << 14)
 
 /* A guest state buffer */
 struct buffer {
@@ -54,19 +64,24 @@ static void copy(void *to, const void *from, size_t size)
     }
 }
 
-static void add(uint16_t id, size_t count, const uint64_t *values)
+static void add(uint16_t id, uint16_t size, const void *value)
 {
-    uint16_t head[2] = { id, count * sizeof(*values) };
+    uint16_t head[2] = { id, size };
 
     copy(set.data + used, head, sizeof(head));
-    copy(set.data + used + sizeof(head), values, head[1]);
-    used += sizeof(head) + head[1];
+    copy(set.data + used + sizeof(head), value, size);
+    used += sizeof(head) + size;
     set.elements++;
 }
 
 static void add_one(uint16_t id, uint64_t value)
 {
-    add(id, 1, &value);
+    add(id, sizeof(value), &value);
+}
+
+static void add_word(uint16_t id, uint32_t value)
+{
+    add(id, sizeof(value), &value);
 }
 
 static void empty(void)
@@ -85,6 +100,21 @@ void shift_timebase(uint64_t ticks)
 {
     add_one(TB_OFFSET, ticks);
     set_state(GUEST_WIDE);
+}
+
+void set_counters(uint64_t value)
+{
+    add_one(PURR, value);
+    add_one(SPURR, value);
+    add_one(VTB, value);
+    set_state(0);
+}
+
+void count_instructions(uint32_t instructions)
+{
+    add_one(MMCR0, PMAE | PMC_N_CE);
+    add_word(PMC5, (1U << 31) - instructions);
+    set_state(0);
 }
 
 bool l2_is_known(void)
@@ -139,12 +169,12 @@ void create_l2(const uint64_t *roots, uint64_t processes)
     const uint64_t output[] = { (uintptr_t)&out, sizeof(out) };
 
     guest = create_guest();
-    add(PARTITION_TABLE, 3, tree);
-    add(PROCESS_TABLE, 2, table);
+    add(PARTITION_TABLE, sizeof(tree), tree);
+    add(PROCESS_TABLE, sizeof(table), table);
     set_state(GUEST_WIDE);
     hcall(H_GUEST_CREATE_VCPU, 0, guest, 0, 0, 0);
-    add(INPUT_BUFFER, 2, input);
-    add(OUTPUT_BUFFER, 2, output);
+    add(INPUT_BUFFER, sizeof(input), input);
+    add(OUTPUT_BUFFER, sizeof(output), output);
     set_state(0);
 }
 
@@ -157,6 +187,8 @@ uint64_t enter_l2(const struct entry *entry)
     add_one(HDEC_EXPIRY, entry->hdec);
     add_one(DPDES, entry->dpdes);
     add_one(CIABR, entry->ciabr);
+    add_one(DAWR0, entry->dawr);
+    add_word(DAWRX0, entry->dawrx);
     set_state(0);
     hcall(H_GUEST_RUN_VCPU, 0, guest, 0, 0, 0);
     return r4;
@@ -204,6 +236,21 @@ uint64_t l2_hdsisr(void)
 uint64_t l2_heir(void)
 {
     return find(&out, HEIR);
+}
+
+uint64_t l2_purr(void)
+{
+    return get(PURR);
+}
+
+uint64_t l2_spurr(void)
+{
+    return get(SPURR);
+}
+
+uint64_t l2_vtb(void)
+{
+    return get(VTB);
 }
 
 uint64_t l2_vpa(uint64_t area)

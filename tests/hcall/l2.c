@@ -15,6 +15,7 @@
 
 #define H_CPPR                  0x068
 #define H_IPI                   0x06c
+#define H_SIGNAL_SYS_RESET      0x380
 #define H_RTAS                  0xf000
 #define RTAS_REBOOT             0x2004
 #define RTAS_START_CPU          0x2006
@@ -25,6 +26,8 @@
 #define MSR_DR                  0x10ULL
 /* In CIABR */
 #define PRIVILEGED              2
+/* In DAWRX: matches stores in the privileged state */
+#define PRIVILEGED_STORES       0x42
 #define LPCR_LD                 (1ULL << 17)
 #define LPCR_MER                (1ULL << 11)
 
@@ -75,6 +78,10 @@ __asm__(
     "   ori     9, 9, 0x8000\n"
     "   mtmsrd  9, 1\n"
     "   b       spin\n"
+    "store:\n"
+    "   lis     9, 0x20\n"
+    "   std     9, 8(9)\n"
+    "   b       spin\n"
     "set_decrementer:\n"
     "   lis     9, 0x2000\n"
     "   mtdec   9\n"
@@ -103,10 +110,11 @@ __asm__(
     "invalid:\n"
     "   .long   0x07ffffff, 0\n"
     INTERRUPT(0xd00)
+    INTERRUPT(0xf00)
     ".previous\n");
 
 extern const char enable[], set_decrementer[], change[], change_own[], spin[];
-extern const char stale[], invalid[];
+extern const char stale[], invalid[], store[];
 
 /* A second CPU of the partition */
 __asm__(
@@ -196,6 +204,19 @@ static void second_reboots(void)
     start_second(reboot);
 }
 
+static void signal_first(void)
+{
+    uint64_t r[7] = { H_SIGNAL_SYS_RESET, 0 };
+
+    rebooted = timebase();
+    call(r);
+}
+
+static void second_signals(void)
+{
+    start_second(signal_first);
+}
+
 /* The user of the monitor may interrupt the guest from now on */
 static void announce(void)
 {
@@ -269,6 +290,55 @@ static uint64_t area(void)
 static uint64_t invalidated(void)
 {
     return invalidate_l2();
+}
+
+static uint64_t started;
+
+static void shift_and_take_away(void)
+{
+    started = timebase();
+    shift_timebase(SHIFT);
+    take_away();
+}
+
+static void second_shifts(void)
+{
+    invalidate = invalidate_l2;
+    start_second(shift_and_take_away);
+}
+
+/* How far did the partition's timebase move, in units of SHIFT / 2? */
+static uint64_t shifted(void)
+{
+    return (timebase() - started) / (SHIFT / 2);
+}
+
+static void start_counters(void)
+{
+    set_counters(SHIFT);
+}
+
+/* How far did a counter come, in units of SOON? */
+static uint64_t ticked(uint64_t counter)
+{
+    return (counter - SHIFT + SOON / 2) / SOON;
+}
+
+static uint64_t counted(void)
+{
+    return ticked(l2_purr()) | ticked(l2_spurr()) << 4 | ticked(l2_vtb()) << 8;
+}
+
+static void alert_soon(void)
+{
+    count_instructions(1000);
+}
+
+static bool watching;
+
+static void set_watchpoint(void)
+{
+    watching = true;
 }
 
 static uint64_t breakpoint;
@@ -359,6 +429,11 @@ static const struct {
     { "uncapped", spin, 0, 0, invalidated, LATER, SOON, NULL, 0 },
     { "reboot", stale, 0, 0, l2_gpr3, LATER, LATER, second_reboots, 0 },
     { "traced", spin, 0, 0, l2_gpr3, LATER, SOON, set_breakpoint, 0 },
+    { "watched", store, 0, 0, l2_gpr3, LATER, SOON, set_watchpoint, 0 },
+    { "counted", spin, 0, 0, counted, LATER, SOON, start_counters, 0 },
+    { "alerted", spin, MSR_EE, 0, l2_gpr3, LATER, SOON, alert_soon, 0 },
+    { "signalled", stale, 0, 0, l2_gpr3, LATER, LATER, second_signals, 0 },
+    { "shifted", stale, 0, 0, shifted, LATER, LATER, second_shifts, 0 },
     { "announced", stale, 0, 0, l2_gpr3, LATER, LATER, announce, 0 },
     { "invalid", invalid, 0, 0, prefix, LATER, SOON, NULL, 0 },
     { "unchanged", change, 0, 0, l2_hdsisr, LATER, SOON, NULL, 0 },
@@ -385,6 +460,8 @@ static uint64_t run(size_t number)
         cases[number].before();
     }
     entry.ciabr = breakpoint;
+    entry.dawr = watching ? (uintptr_t)&loaded + 8 : 0;
+    entry.dawrx = watching ? PRIVILEGED_STORES : 0;
     return enter_l2(&entry);
 }
 

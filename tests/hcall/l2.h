@@ -23,6 +23,8 @@ struct entry {
     uint64_t hdec;
     uint64_t dpdes;
     uint64_t ciabr;
+    uint64_t dawr;
+    uint64_t dawrx;
 };
 
 /**
@@ -34,6 +36,12 @@ void create_l2(const uint64_t *roots, uint64_t processes);
 
 /* Sets the guest's timebase ahead of the partition's by @ticks */
 void shift_timebase(uint64_t ticks);
+
+/* Sets PURR, SPURR and VTB of the guest */
+void set_counters(uint64_t value);
+
+/* Makes PMC5 of the guest overflow after @instructions (v2 only) */
+void count_instructions(uint32_t instructions);
 
 /* Does the hypervisor still know the guest that was created last? */
 bool l2_is_known(void);
@@ -52,6 +60,9 @@ uint64_t l2_dec(void);
 uint64_t l2_dpdes(void);
 uint64_t l2_hdsisr(void);
 uint64_t l2_heir(void);
+uint64_t l2_purr(void);
+uint64_t l2_spurr(void);
+uint64_t l2_vtb(void);
 
 /* Registers an area for the guest; returns which one it has then */
 uint64_t l2_vpa(uint64_t area);
