@@ -22,7 +22,7 @@ export CCACHE_NOHASHDIR := 1
 help:
 	@echo 'Try it:     make boot        a nested guest under Debian'\''s QEMU and the patched one'
 	@echo '            make check       all tests (ONLY=PATTERN)'
-	@echo '            make matrix      all rows of tests/lab/matrix.cfg; see build/matrix.html'
+	@echo '            make matrix      all rows of tests/lab/matrix.table; see build/matrix.html'
 	@echo '            make libvirt     libvirt on four emulated hosts, step by step'
 	@echo '            make host-kit    a tarball with a test for POWER hosts (QEMU=1: with QEMU)'
 	@echo 'Change it:  make kvm tcg     build the patched QEMU for ppc64le, and for this machine'

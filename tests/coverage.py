@@ -70,7 +70,7 @@ def ratio(reached, of):
 
 def run():
     no_options(__doc__)
-    binaries.patched_qemu()
+    binaries.built('kvm')
     binaries.native_qemu()
     found, known = merged(), reasons()
     write_page(found)

@@ -293,7 +293,7 @@ def run():
     parser.add_argument('--jobs', metavar='N', type=int, default=JOBS)
     args = parser.parse_args()
     with locked('mutants', 'waiting for another make mutants to end'):
-        binaries.patched_qemu()
+        binaries.built('kvm')
         binaries.native_qemu()
         known = equivalents()
         found = chosen(args.only)

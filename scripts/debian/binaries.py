@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Our builds of QEMU, brought up to date."""
+"""The QEMUs that tests compare: our builds, brought up to date, those of Debian, and any other."""
 
 import contextlib
 import functools
@@ -10,10 +10,11 @@ import re
 import signal
 import subprocess
 import sys
+from typing import NamedTuple
 
 from scripts.debian import roots
 from scripts.lib.command import main
-from scripts.lib.system import TOP, Error, locked
+from scripts.lib.system import TOP, Error, Unknown, locked, run
 from scripts.queue import bases
 
 
@@ -68,23 +69,94 @@ def built(target):
     return path
 
 
-def patched_qemu():
-    """Our ppc64le QEMU with KVM; it needs the libraries of guest_root()."""
-    return built('kvm')
-
-
-def upstream_qemu():
-    """A QEMU like ours, but with upstream's own version instead of the series."""
-    return built('upstream/kvm')
-
-
 def native_qemu():
     """Our QEMU for this machine, with TCG."""
     return built('tcg')
 
 
-# {name: the function that returns the path} of the QEMUs that tests compare
-QEMUS = {'distro': roots.distro_qemu, 'upstream': upstream_qemu, 'patched': patched_qemu}
+class Qemu(NamedTuple):
+    """A ppc64le qemu-system-ppc64 with KVM, and the root with its libraries; also a path, for open() and the like."""
+    name: str
+    path: pathlib.Path
+    root: pathlib.Path
+
+    def __str__(self):
+        return str(self.path)
+
+    __fspath__ = __str__
+
+    @property
+    def like(self):
+        """The QEMU whose results are expected of this one: without other expectations, ours."""
+        return self.name if self.name in (*OURS, 'distro') else 'patched'
+
+    def version(self):
+        """The first line of the --version output; Debian's has the version of the package."""
+        return ask(self, '--version').splitlines()[0]
+
+    def release(self):
+        """The release of QEMU, such as 10.0.13."""
+        return re.search(r'version (\S+)', self.version())[1]
+
+
+@functools.cache
+def ask(one, *options):
+    """What the QEMU ONE prints."""
+    return run([roots.user_emulator(), '-L', one.root, one.path, *options])
+
+
+# {name: the build with KVM} of our QEMU, and of one like it with upstream's own version instead of the series
+OURS = {'patched': 'kvm', 'upstream': 'upstream/kvm'}
+QEMU_HELP = "the QEMU that runs L2: patched (default), distro for Debian's, upstream for one with upstream's own " \
+            f'version, a suite of Debian ({", ".join(roots.QEMU_SUITES)}), or the path of a qemu-system-ppc64 for ' \
+            'ppc64le'
+
+ROOT_HELP = "root file system with the libraries of a QEMU at a path; by default, those of Debian's QEMU"
+
+
+def elsewhere(word, root):
+    """The QEMU at the path WORD, which must be one for ppc64le that starts, with KVM and the machine pseries."""
+    path = pathlib.Path(word).absolute()
+    head = path.read_bytes()[:20] if os.access(path, os.R_OK) and path.is_file() else None
+    if head is None:
+        raise Unknown(f'{word} is not a readable file: give --qemu {", ".join(OURS)}, distro, '
+                      f'{", ".join(roots.QEMU_SUITES)}, or the path of a qemu-system-ppc64')
+    # ELF, 64-bit, little-endian; the machine is EM_PPC64
+    if head[:6] != b'\x7fELF\2\1' or head[18:] != b'\x15\0':
+        raise Unknown(f'{word} is not a program for ppc64le: give the path of a qemu-system-ppc64 for ppc64le')
+    found = Qemu(word, path, root.absolute() if root else roots.guest_root())
+    try:
+        lost = [name for name, option in (('KVM', '-accel'), ('the machine pseries', '-machine'))
+                if not re.search(rf'^{name.split()[-1].lower()}\b', ask(found, option, 'help'), re.M)]
+    except Error as e:
+        raise Unknown(f'{word} does not start with the libraries in {found.root} ({e}): give others with '
+                      '--qemu-root') from None
+    if lost:
+        raise Unknown(f'{word} has no {" and no ".join(lost)}: give the path of a QEMU that has both')
+    return found
+
+
+@functools.cache
+def qemu(word, root=None):
+    """The QEMU that --qemu WORD stands for; the libraries of one at a path are in ROOT, or else in guest_root()."""
+    if word in OURS:
+        return Qemu(word, built(OURS[word]), roots.guest_root())
+    if word == 'distro' or word in roots.QEMU_SUITES:
+        place = roots.guest_root(None if word == 'distro' else word)
+        return Qemu(word, place / roots.QEMU, place)
+    return elsewhere(word, root)
+
+
+def qemus(words, root=None):
+    """The QEMUs that the WORDS of --qemu stand for, with --qemu-root ROOT."""
+    if root and all(word in (*OURS, 'distro', *roots.QEMU_SUITES) for word in words):
+        raise Unknown(f'--qemu-root {root} is for a QEMU at a path: omit it, or give --qemu a path')
+    return [qemu(word, root) for word in words]
+
+
+def root_of(binary):
+    """The root with the libraries of BINARY, a Qemu or the path of a build of ours."""
+    return binary.root if isinstance(binary, Qemu) else roots.guest_root()
 
 
 if __name__ == '__main__':

@@ -10,6 +10,9 @@ from scripts.queue import bases
 # A suite whose qemu-system-ppc64 has Power11 and both nested APIs, and whose
 # user-mode emulator has Power11.
 EMULATOR_SUITE = 'trixie'
+# Suites whose QEMU can run L2; the libraries that a newer one needs are not in experimental or backports alone
+QEMU_SUITES = ('bookworm', 'trixie', 'forky', 'sid')
+QEMU = 'usr/bin/qemu-system-ppc64'
 # Dependencies that no program here ever runs.
 UNUSED = ('perl', 'perl-base', 'perl-modules-5.40', 'libperl5.40', 'systemd', 'debconf', 'passwd',
           'qemu-system-modules-spice', 'qemu-system-modules-opengl', 'ipxe-qemu')
@@ -49,11 +52,11 @@ def meson_path():
     return str(root / 'usr/lib/python3/dist-packages')
 
 
-def guest_root():
-    """ppc64el: Debian's QEMU of the base's suite, its libraries, firmware and busybox."""
-    suite = bases.base_suite()
+def guest_root(suite=None):
+    """ppc64el: Debian's QEMU of SUITE, or of the base's, its libraries, firmware and busybox."""
+    suite = suite or bases.base_suite()
     return Suite(suite, 'ppc64el').root(
-        BUILD / 'roots' / f'{suite}-ppc64el', ['qemu-system-ppc', 'qemu-system-data', 'busybox'], skip=UNUSED)
+        BUILD / 'roots' / f'{suite}-ppc64el', ['qemu-system-ppc', 'qemu-system-data', 'busybox-static'], skip=UNUSED)
 
 
 def libvirt_root():
@@ -61,11 +64,6 @@ def libvirt_root():
     return Suite(EMULATOR_SUITE, 'ppc64el').root(
         BUILD / 'roots' / f'{EMULATOR_SUITE}-ppc64el-libvirt',
         ['libvirt-daemon', 'libvirt-daemon-driver-qemu', 'libvirt-clients'], skip=UNUSED)
-
-
-def distro_qemu():
-    """Debian's ppc64le qemu-system-ppc64; it needs the libraries of guest_root()."""
-    return guest_root() / 'usr/bin/qemu-system-ppc64'
 
 
 def sysroot():

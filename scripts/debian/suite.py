@@ -15,19 +15,26 @@ import shutil
 import subprocess
 import time
 
-from scripts.lib.system import BUILD, Error, culprit, locked, run, say, write_whole
+from scripts.lib.system import BUILD, Error, culprit, hold, locked, run, say, unused, write_whole
 
-KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
-DAY = 24 * 60 * 60
+SIGNATURES = 'signed-by=/usr/share/keyrings/debian-archive-keyring.gpg'
+HOUR = 60 * 60
+DAY = 24 * HOUR
 # While a mirror is being updated, a suite can be complete under only one of its names: trixie may be the new point
 # release, of which files are missing, and stable the previous one
 OTHER_NAMES = {'bookworm': 'oldstable', 'trixie': 'stable', 'sid': 'unstable'}
+# The roots that this process uses
+roots = set()
 
 
 def compare_versions(a, b):
     """-1, 0 or 1, in Debian's order of versions."""
     return next(number for number, relation in ((0, 'eq'), (1, 'gt'), (-1, 'lt'))
                 if subprocess.run(['dpkg', '--compare-versions', a, relation, b], check=False).returncode == 0)
+
+
+def newest_first(versions):
+    return sorted(versions, key=functools.cmp_to_key(compare_versions), reverse=True)
 
 
 def host_suite():
@@ -55,6 +62,8 @@ class Suite:
         self.name, self.arch = name, arch
         self.home = BUILD / 'apt' / f'{name}-{arch}'
         self.updated = self.home / 'updated'
+        # why the lists could not be read
+        self.failed = self.home / 'failed'
 
     def apt(self, tool, *args, cwd=None):
         home = self.home
@@ -86,9 +95,14 @@ class Suite:
                 self._update()
 
     def refresh(self):
-        """Fetch the lists once a day; if the mirror cannot be read, use the old lists for another day."""
+        """Fetch the lists once a day; if the mirror cannot be read, use the old lists for another day.
+
+        Without old lists, the next hour's calls fail at once.
+        """
         with locked(f'lists-{self.home.name}'):
             if not self.updated.exists():
+                if self.failed.exists() and self.failed.stat().st_mtime > time.time() - HOUR:
+                    raise Error(self.failed.read_text())
                 self._update()
             elif self.updated.stat().st_mtime < time.time() - DAY:
                 try:
@@ -122,13 +136,15 @@ class Suite:
                 why = why or e
         # the previous lists are still there and valid
         write_whole(self.home / 'sources.list', before)
-        raise Error(f'cannot read the package lists of {self.name} ({why}): check the network and '
-                    "this machine's apt configuration, then run this again")
+        error = f"cannot read the package lists of {self.name} ({why}): check the network and this machine's apt " \
+                'configuration, then run this again'
+        self.failed.write_text(error)
+        raise Error(error)
 
     def _fetch_lists(self, name):
         """Fetch the lists of this suite, which the mirror has under NAME."""
         write_whole(self.home / 'sources.list', ''.join(
-            f'{kind} [signed-by={KEYRING}] {mirror()} {name} main\n' for kind in ('deb', 'deb-src')))
+            f'{kind} [{SIGNATURES}] {mirror()} {name} main\n' for kind in ('deb', 'deb-src')))
         self.apt('apt-get', 'update', '--error-on=any')
         if name != self.name:
             # a release of Debian moves the other name to the next suite
@@ -146,13 +162,21 @@ class Suite:
                 why = e
         raise why
 
+    def versions(self, *packages):
+        """{package: its candidate version}, without those that the suite lacks."""
+        self.ready()
+        found = {}
+        for line in self.apt('apt-cache', 'policy', *packages).splitlines():
+            word, _, value = line.strip().partition(' ')
+            if not line.startswith(' '):
+                package = word.rstrip(':')
+            elif word == 'Candidate:' and value != '(none)':
+                found[package] = value
+        return found
+
     def version(self, package):
         """The candidate version of PACKAGE, or None."""
-        self.ready()
-        for line in self.apt('apt-cache', 'policy', package).splitlines():
-            if line.startswith('  Candidate: '):
-                return None if line.endswith('(none)') else line.split()[1]
-        return None
+        return self.versions(package).get(package)
 
     def depends(self, package):
         """The direct dependencies of PACKAGE, without alternatives."""
@@ -166,7 +190,7 @@ class Suite:
         found = {line.split()[1] for line in text.splitlines() if line.startswith('Version: ')}
         if not found:
             raise Error(f'{self.name} lists no source package {package}')
-        return sorted(found, key=functools.cmp_to_key(compare_versions), reverse=True)
+        return newest_first(found)
 
     def source(self, package, where):
         """Download to WHERE the newest source of PACKAGE that the mirror serves, and return the .dsc.
@@ -189,7 +213,7 @@ class Suite:
         return self.fresh(fetch)
 
     def debs(self, packages, closure=True):
-        """Download PACKAGES, and their dependencies if CLOSURE is true.
+        """Download the packages that PACKAGES() names, and their dependencies if CLOSURE is true.
 
         Return the files; the caller removes them.
         """
@@ -199,42 +223,78 @@ class Suite:
             # another version of a package may be there from a fetch that failed
             shutil.rmtree(archives, ignore_errors=True)
             archives.mkdir(parents=True)
+            # with new lists, names with a version in them change
             if closure:
-                self.apt('apt-get', 'install', '--download-only', *packages)
+                self.apt('apt-get', 'install', '--download-only', *packages())
             else:
-                self.apt('apt-get', 'download', *packages, cwd=archives)
+                self.apt('apt-get', 'download', *packages(), cwd=archives)
         self.fresh(fetch)
         return sorted(archives.glob('*.deb'))
 
-    def root(self, where, packages, closure=True, skip=()):
-        """Unpack PACKAGES to WHERE, which is either complete or does not exist.
-
-        SKIP names packages that nothing here runs (interpreters, init).
-        """
-        where = pathlib.Path(where)
-        wanted = ' '.join(sorted(packages)) + '\n'
-        stamp = where / '.packages'
-        if stamp.exists() and stamp.read_text() == wanted:
-            return where
-        with locked(where.name), locked(f'packages-{self.home.name}'):
-            if stamp.exists() and stamp.read_text() == wanted:
-                return where
-            half = where.with_name(where.name + '.part')
-            shutil.rmtree(half, ignore_errors=True)
-            for part in ('bin', 'sbin', 'lib', 'lib64'):
-                (half / 'usr' / part).mkdir(parents=True)
-                (half / part).symlink_to(f'usr/{part}')
+    def unpack(self, where, packages, closure=True, skip=()):
+        """Unpack the packages that PACKAGES() names to the new directory WHERE, without those in SKIP."""
+        for part in ('bin', 'sbin', 'lib', 'lib64'):
+            (where / 'usr' / part).mkdir(parents=True)
+            (where / part).symlink_to(f'usr/{part}')
+        with locked(f'packages-{self.home.name}'):
             debs = self.debs(packages, closure)
-            say(f'{self.name} {self.arch}: unpacking {len(debs)} packages for {where.name}')
+            say(f'{self.name} {self.arch}: unpacking {len(debs)} packages for {where.stem}')
             for deb in debs:
                 if deb.name.split('_')[0] not in skip:
-                    unpack(deb, half)
+                    unpack(deb, where)
                 deb.unlink()
-            make_relative(half)
-            (half / '.packages').write_text(wanted)
-            shutil.rmtree(where, ignore_errors=True)
-            half.rename(where)
+        make_relative(where)
+
+    def contents(self, packages):
+        """What a root with PACKAGES says of itself: the suite, and each package with its version."""
+        found = self.versions(*packages)
+        lost = ', '.join({*packages} - {*found})
+        if lost:
+            raise Error(f'{self.name} has no {lost} for {self.arch}: choose another suite')
+        return ''.join([f'{self.name} {self.arch}\n', *(f'{name} {found[name]}\n' for name in sorted(found))])
+
+    def root(self, where, packages, closure=True, skip=()):
+        """Unpack PACKAGES to WHERE, which is either complete or does not exist, and return it.
+
+        SKIP names packages that nothing here runs (interpreters, init).  When the
+        suite has newer PACKAGES, WHERE is made again, unless a process uses it.
+        """
+        where = pathlib.Path(where)
+        with locked(where.name):
+            if where not in roots:
+                self._renew(where, packages, closure, skip)
+                hold(where / '.packages')
+                roots.add(where)
         return where
+
+    def _renew(self, where, packages, closure, skip):
+        stamp = where / '.packages'
+        there = stamp.read_text() if stamp.exists() else ''
+        head, *lines = there.splitlines() or ['']
+        usable = head == f'{self.name} {self.arch}' and [line.split()[0] for line in lines] == sorted(packages)
+        try:
+            self.refresh()
+            if usable and stamp.stat().st_mtime >= self.updated.stat().st_mtime:
+                return
+            if not usable or self.contents(packages) != there:
+                with unused(stamp) if there else contextlib.nullcontext(True) as free:
+                    if not free:
+                        raise Error(f'another run uses {where.name}: run this again when that has ended')
+                    self._make(where, packages, closure, skip)
+        except Error as e:
+            if not usable:
+                raise
+            say(f'continuing with {where.name} as it is: {e}')
+        # asking apt takes a second: once for each new list
+        stamp.touch()
+
+    def _make(self, where, packages, closure, skip):
+        half = where.with_name(where.name + '.part')
+        shutil.rmtree(half, ignore_errors=True)
+        self.unpack(half, lambda: packages, closure, skip)
+        (half / '.packages').write_text(self.contents(packages))
+        shutil.rmtree(where, ignore_errors=True)
+        half.rename(where)
 
 
 def unpack(deb, where):

@@ -12,6 +12,8 @@ import sys
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = TOP / 'build'
+# What this process holds: see hold()
+held = []
 
 
 class Error(Exception):
@@ -38,6 +40,24 @@ def locked(name, busy=None):
                 say(busy)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
+
+
+def hold(path):
+    """Keep PATH for this process until it ends, so that unused() is false for others."""
+    held.append(open(path, 'rb'))    # pylint: disable=consider-using-with
+    fcntl.flock(held[-1], fcntl.LOCK_SH)
+
+
+@contextlib.contextmanager
+def unused(path):
+    """Whether no process holds PATH; if so, none can begin to before the end."""
+    with open(path, 'rb') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 @contextlib.contextmanager

@@ -4,10 +4,10 @@
 
 import json
 import os
+import pathlib
 import sys
 
 from scripts.debian import binaries
-from scripts.debian.binaries import QEMUS
 from scripts.lib.command import Parser, main
 from scripts.lib.system import say
 from tests.kvmsim import fuzz
@@ -20,7 +20,8 @@ from tests.kvmsim.suite import find, suite
 def do_run(args):
     scenario = find(args.scenario)
     trace = os.path.abspath(args.trace) if args.trace else None
-    result = perform(scenario, args.qemu, QEMUS[args.qemu](), trace)
+    qemu = binaries.qemus([args.qemu], args.qemu_root)[0]
+    result = perform(scenario, qemu.like, qemu, trace)
     if args.json:
         print(json.dumps(result))
     else:
@@ -45,15 +46,16 @@ def run():
         return added
     one = command('run', 'run one scenario on one QEMU', do_run)
     one.add_argument('scenario', metavar='SCENARIO', help='a name, or FILE[:NAME]')
-    one.add_argument('--qemu', choices=QEMUS, default='patched', help="patched (default), distro for Debian's, "
-                     "or upstream for one with upstream's own version")
+    one.add_argument('--qemu', metavar='QEMU', default='patched', help=binaries.QEMU_HELP)
     one.add_argument('--json', action='store_true', help='print one object and nothing else')
     one.add_argument('--trace', metavar='FILE', help='write every ioctl there, decoded')
     many = command('suite', "run all scenarios, or those named, on ours and Debian's QEMU",
-                   lambda args: suite(args.scenario, args.topic, args.qemu))
+                   lambda args: suite(args.scenario, args.topic, args.qemu, args.qemu_root))
     many.add_argument('scenario', nargs='*', metavar='SCENARIO', help='as for run')
     many.add_argument('--topic', metavar='NAME', help='only those of this topic of series/')
-    many.add_argument('--qemu', choices=QEMUS, help='on this one')
+    many.add_argument('--qemu', metavar='QEMU', help='on this one')
+    for added in (one, many):
+        added.add_argument('--qemu-root', metavar='DIR', type=pathlib.Path, help=binaries.ROOT_HELP)
     chance = command('fuzz', 'run random hosts and guests on a sanitized QEMU', do_fuzz)
     chance.add_argument('--seconds', type=int, default=60, metavar='N',
                         help='start no new seed after N seconds; 0 runs one seed')

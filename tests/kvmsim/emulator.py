@@ -6,7 +6,7 @@ import pathlib
 import shutil
 import subprocess
 
-from scripts.debian import roots
+from scripts.debian import binaries, roots
 from scripts.lib.system import BUILD, Error, locked, not_installed, run
 from tests import qcow2
 from tests.kvmsim import power
@@ -50,11 +50,11 @@ def runtimes(qemu, home):
     return ['-E', f'LD_LIBRARY_PATH={place}', '-E', 'UBSAN_OPTIONS=print_stacktrace=1']
 
 
-def root_of(home, settings):
-    """A directory with the guest's libraries, and the host's device tree as /proc."""
+def root_of(qemu, home, settings):
+    """A directory with the libraries of QEMU, and the host's device tree as /proc."""
     root = home / 'root'
     root.mkdir()
-    for entry in roots.guest_root().iterdir():
+    for entry in binaries.root_of(qemu).iterdir():
         if entry.name != 'proc':
             (root / entry.name).symlink_to(entry)
     write_device_tree(root, settings)
@@ -68,7 +68,7 @@ def command(qemu, settings, home, incoming, disk):
     words = [roots.user_emulator(), '-E', f'LD_PRELOAD={library()}', *runtimes(qemu, home),
              # the emulator has no such CPU: the library changes the PVR
              *(['-cpu', 'power11', '-E', f'KVMSIM_PVR={power.HOSTS[host]:#x}'] if host == 'future' else ['-cpu', host]),
-             '-L', root_of(home, settings), qemu,
+             '-L', root_of(qemu, home, settings), qemu,
              # the simulated kernel has no interrupt controller
              '-accel', 'kvm,kernel-irqchip=off', '-machine', ','.join(filter(None, machine)), '-cpu', settings['cpu'],
              '-smp', settings['smp'], '-m', f'{settings["memory"]}M', '-nodefaults', '-display', 'none',

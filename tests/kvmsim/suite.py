@@ -45,15 +45,15 @@ def report(scenario, results):
     return [result['outcome'] for result in results.values()]
 
 
-def suite(names, topic, qemu):
+def suite(names, topic, qemu, root=None):
     """Run the scenarios NAMES, or all of TOPIC, or all, on both QEMUs or on QEMU; return 0 if all pass."""
     topics = [known.name for known in asked(queue(), topic)]
     chosen = [find(name) for name in names] or read_all().values()
     chosen = [scenario for scenario in chosen if scenario.topic in topics]
-    paths = {name: binaries.QEMUS[name]() for name in ([qemu] if qemu else USUAL)}
+    qemus = binaries.qemus([qemu] if qemu else USUAL, root)
 
     def both(scenario):
-        return {name: perform(scenario, name, path) for name, path in paths.items()}
+        return {one.name: perform(scenario, one.like, one) for one in qemus}
     outcomes = []
     with workers(JOBS) as pool:
         for scenario, results in zip(chosen, pool.map(both, chosen)):

@@ -4,14 +4,14 @@
 
 import json
 import os
+import pathlib
 
-from scripts.debian.binaries import QEMUS
+from scripts.debian import binaries
 from scripts.lib.command import Parser, main
 from scripts.lib.system import Error, Unknown
-from tests.lab import here, libvirt, matrix, options, stack, tables
+from tests.lab import here, libvirt, life, matrix, options, stack, tables
 from tests.lab.hosts import JOBS
 from tests.lab.live import Live
-from tests.lab.words import describe
 
 
 def open_log(name, option):
@@ -21,42 +21,47 @@ def open_log(name, option):
         raise Unknown(f'cannot write {name} ({e.strerror}): give {option} a file in an existing directory') from None
 
 
-def run_one(args):
+def run_one(args, does=life.run, **usual):
     """Run one guest; 0 unless a step with libvirt is wrong."""
     log = []
     with open_log(args.log, '--log') as file, Live() as live:
         try:
-            result, _ = args.by.run(options.complete(args), live, log)
+            result, _ = does(options.run_of(args, **usual), live, log)
         finally:
             file.writelines(f'{line}\n' for line in log)
-    print(json.dumps(result) if args.json else '\n'.join(describe(result)))
+    print(json.dumps(result) if args.json else '\n'.join(tables.describe(result)))
     return 'libvirt' in result and not libvirt.is_right(result)
 
 
 def run_here(args):
     """Run guests on this machine; 0 exactly if our QEMU is right everywhere."""
-    with open_log(args.html, '--html') as file, Live() as live:
+    with Live() as live:
         lack = here.missing()
         if lack:
             raise Error(lack)
         result = here.measure(args, live)
-        file.write(here.page(result))
     print(json.dumps(result) if args.json else '\n'.join(here.mail(result)))
     return not result['right']
 
 
 def run_matrix(args):
-    if args.qemu and args.html:
-        raise Unknown('--html compares two QEMUs: omit it, or omit --qemu')
-    return tables.run_matrix(args.only, [args.qemu] if args.qemu else matrix.QEMUS, args.jobs, args.json, args.html)
+    qemus = list(dict.fromkeys(args.qemu.split(',')))
+    for option in ('json', 'html'):
+        open_log(getattr(args, option), f'--{option}').close()
+    # find mistakes before the first of many runs
+    binaries.qemus([qemu for qemu in qemus if qemu not in binaries.OURS], args.qemu_root)
+    return tables.run_matrix(matrix.select(matrix.rows(), args.only), qemus, args.qemu_root, args.jobs, args.json,
+                             args.html)
 
 
 def matrix_options(parser):
-    parser.add_argument('--only', metavar='EXPR', help='key=value,... as in tests/lab/matrix.cfg')
-    parser.add_argument('--qemu', choices=QEMUS, help='only this one instead of patched and distro')
+    parser.add_argument('--only', metavar='EXPR', help='key=value,... as in tests/lab/matrix.table')
+    parser.add_argument('--qemu', metavar='QEMU,...', default=','.join(matrix.QEMUS), help='the QEMUs to compare, as '
+                        'for scripts/lab run, distro and patched by default')
+    parser.add_argument('--qemu-root', metavar='DIR', type=pathlib.Path, help=binaries.ROOT_HELP)
     parser.add_argument('--jobs', type=options.positive, default=JOBS, metavar='N', help='hosts at a time')
-    parser.add_argument('--json', metavar='FILE', help='write all results there')
-    parser.add_argument('--html', metavar='FILE', help='write a page there')
+    parser.add_argument('--json', metavar='FILE', help='write all results there, and the consoles beside it')
+    parser.add_argument('--html', metavar='FILE', help='write a page there, and the consoles beside it')
 
 
 def here_options(parser):
@@ -66,17 +71,17 @@ def here_options(parser):
                         help="the guests' kernel, this machine's own by default")
     parser.add_argument('--l2-machine', metavar='OPTS', help='more options of the pseries machine')
     parser.add_argument('--json', action='store_true', help='print one object and nothing else')
-    parser.add_argument('--html', metavar='FILE', help='write a page there')
 
 
 # (command, help, options, function)
 COMMANDS = (
-    ('run', 'start one guest on one host', lambda parser: options.add_options(parser, 'run'), run_one),
+    ('run', 'start one guest on one host', options.add_options, run_one),
     ('boot', "boot the guests that show the problem, under Debian's QEMU and ours", None,
      lambda _: tables.boot()),
-    ('matrix', 'run all rows of tests/lab/matrix.cfg', matrix_options, run_matrix),
+    ('matrix', 'run all rows of tests/lab/matrix.table', matrix_options, run_matrix),
     ('libvirt', 'use libvirt on one host, step by step',
-     lambda parser: options.add_options(parser, 'libvirt'), run_one),
+     lambda parser: options.add_options(parser, options.LIBVIRT),
+     lambda args: run_one(args, libvirt.run, timeout=300)),
     ('libvirt-all', 'use libvirt on four hosts, with both nested APIs', None,
      lambda _: tables.run_libvirt(libvirt.ROWS)),
     ('here', 'test guests on this machine, a POWER host with KVM', here_options, run_here),

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Check the page of "make matrix" with made-up results for every row of matrix.cfg.  Prints TAP."""
+"""Check the page of "make matrix" with made-up results for every row of matrix.table.  Prints TAP."""
 
 import html.parser
 import itertools
@@ -10,6 +10,8 @@ from scripts.lib.command import main, no_options
 from tests.lab import matrix, page
 from tests.tap import Point, report
 
+# The last has no expected outcome in the table
+QEMUS = (*matrix.QEMUS, 'sid')
 VOID = ('meta', 'br')
 # Output of QEMU or a guest must not become markup
 SAID = '</pre></td><a href="//x" id=\'x\'>&lt;'
@@ -47,8 +49,7 @@ def run(outcome):
     pvr = {mode: f'{number:#x}' for number, mode in matrix.LOGICAL.items()}.get(mode)
     l2 = {'outcome': 'booted' if mode else outcome, 'cpu': mode and SAID, 'cpu_version': pvr, 'message': SAID}
     steps = [{**l2, 'do': name, 'outcome': 'done', 'wrong': SAID}] if mode and name != 'booted' else []
-    return {'result': {'l1': {'kernel': SAID, 'complaints': [SAID]}, 'l2': l2, **({'do': steps} if steps else {})},
-            'log': [SAID]}
+    return {'l1': {'kernel': SAID, 'qemu': SAID, 'complaints': [SAID]}, 'l2': l2, **({'do': steps} if steps else {})}
 
 
 def twice(values):
@@ -59,20 +60,23 @@ def checks(table, shown):
     """(what is checked, what is wrong)"""
     ids = [element['id'] for element in shown.elements if 'id' in element]
     rows = shown.every('tr', 'id')
-    cells = {link['href'][1:]: link for link in shown.every('a', 'aria-label')}
+    links = [link['href'] for link in shown.every('a', 'href')]
+    cells = {link['href'][1:]: link for link in shown.every('a', 'aria-label') if link['href'].startswith('#')}
+    consoles = [link for link in links if not link.startswith('#')]
     yield 'every element ends', shown.wrong
-    yield 'the output of a run is escaped', [pre['text'] for pre in shown.every('pre') if pre['text'] != SAID]
+    yield 'the output of a run is escaped', [small['text'] for small in shown.every('small') if small['text'] not in (
+        SAID, 'consoles')]
     yield 'each id is unique', twice(ids)
-    yield 'links stay on the page', {
-        element[key] for element in shown.elements for key in ('href', 'src') if key in element} - {
-        f'#{name}' for name in ids}
-    yield 'a row for each of matrix.cfg', [f'{len(rows)} of {len(table)}'] if len(rows) != len(table) else []
+    yield 'links stay on the page, or lead to the consoles of a row', {*links} - {f'#{name}' for name in ids} - {
+        f'consoles/{row["id"]}' for row in rows} | {*twice(consoles)}
+    yield 'nothing else is loaded', [element['src'] for element in shown.elements if 'src' in element]
+    yield 'a row for each of matrix.table', [f'{len(rows)} of {len(table)}'] if len(rows) != len(table) else []
     yield 'a cell for each row', set(cells) ^ {row['id'] for row in rows}
     labels = [element['aria-label'] for element in shown.elements if 'aria-label' in element]
     yield 'each label is unique', twice(labels)
     yield 'a cell shows what its row does', [
         name for name, cell in cells.items() for row in rows
-        if row['id'] == name and cell['text'] != ''.join(re.findall(r'(\S) (?:right|wrong)', row['text']))]
+        if row['id'] == name and cell['text'] != ''.join(re.findall(r'(\S) (?:right|wrong|cannot) ', row['text']))]
     for choice in shown.every('select'):
         at = shown.elements.index(choice) + 2
         options = itertools.takewhile(lambda element: element['tag'] == 'option', shown.elements[at:])
@@ -83,8 +87,10 @@ def checks(table, shown):
 def check():
     no_options(__doc__)
     table = matrix.rows()
-    runs = [(row, {qemu: run(row.patched if right else 'hung') for qemu, right in zip(matrix.QEMUS, verdicts)})
-            for row, verdicts in zip(table, itertools.cycle(page.OUTCOMES))]
+    # every verdict with each of three QEMUs
+    verdicts = itertools.cycle(itertools.product((None, 'hung', 'cannot'), repeat=len(QEMUS)))
+    runs = [(row, {qemu: run(outcome or row.patched) for qemu, outcome in zip(QEMUS, outcomes)},
+             f'consoles/{row.slug()}') for row, outcomes in zip(table, verdicts)]
     points = checks(table, Page(page.page(runs)))
     return report(Point(name, '\n'.join(map(str, wrong))) for name, wrong in points)['failed'] > 0
 

@@ -38,12 +38,11 @@ def l0_command(which):
     return roots.emulator_command(root)
 
 
-def l1_options(config, kernel, initrd):
+def l1_options(config, kernel, initrd, memory):
     """The options of L1, without the accelerator and the consoles."""
     mode = '' if config.compat == 'none' else f',max-cpu-compat={config.compat}'
     caps, cpu = (POWERNV_GUEST + L1_PAGES[config.pages], 'host') if config.l0_stack else ('', config.host)
-    return ['-nodefaults', '-no-user-config', '-display', 'none', '-smp', config.l1_smp,
-            '-m', config.l1_memory,
+    return ['-nodefaults', '-no-user-config', '-display', 'none', '-smp', config.l1_smp, '-m', memory,
             '-cpu', cpu, '-machine', f'pseries,{APIS[config.api]},x-vof=on{mode}{caps}', '-kernel', str(kernel),
             '-initrd', str(initrd), '-append', COMMAND_LINE + L0_NEEDS[config.l0]]
 
@@ -66,10 +65,9 @@ def powernv_console(name):
         ['-device', f'virtconsole,chardev={name},nr={CONSOLES.index(name) + 1}']
 
 
-def l1_command(config):
+def l1_command(config, memory):
     """The command that starts L1, for the shell of Linux as L0."""
-    words = ['qemu-system-ppc64', '-accel', 'kvm', '-L', '/usr/share/qemu',
-             *l1_options(config, '/l1/vmlinux', '/l1/initrd')]
+    words = ['qemu-system-ppc64', '-accel', 'kvm', *l1_options(config, '/l1/vmlinux', '/l1/initrd', memory)]
     for number, name in enumerate(CONSOLES, 1):
         words += ['-chardev', f'serial,id={name},path=/dev/hvc{number}', '-serial', f'chardev:{name}']
     return shlex.join(words)
@@ -89,7 +87,7 @@ def l2_command(config, console, monitor, extra):
         (f',{config.l2_machine}' if config.l2_machine else '')
     words = [
         'qemu-system-ppc64', '-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm',
-        '-machine', machine, '-cpu', config.l2_cpu, '-smp', cpus(config), '-m', '256M', '-L', '/usr/share/qemu',
+        '-machine', machine, '-cpu', config.l2_cpu, '-smp', cpus(config), '-m', '256M',
         '-chardev', f'serial,id=l2,path=/dev/hvc{CONSOLES.index(console)}', '-serial', 'chardev:l2',
         '-chardev', f'serial,id=qmp,path=/dev/hvc{CONSOLES.index(monitor)}', '-mon', 'chardev=qmp,mode=control',
         '-blockdev', 'qcow2,node-name=disk,file.driver=file,file.filename=/l2/disk',

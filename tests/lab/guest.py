@@ -14,10 +14,12 @@ PLACES = (('qemu', 'l2', 'qmp'), ('qemu-to', 'l2-to', 'qmp-to'))
 REGISTER_DUMP = re.compile(r'(NIP|MSR|HID0|TB|GPR\d+|CR|FPR\d+|FPSCR|SRR0|CTR|VRSAVE|XER|CFAR|LPCR|PTCR|DAR|SPRG\d|'
                            r'SDR1|CIABR|HSRR0|PURR|PIDR|DSISR)\b| |$')
 # Warnings that QEMU prints for any nested guest, on any host
-NOISE = re.compile(r'(-accel kvm: )?warning: (Many guests require at least 64kiB|kernel_irqchip allowed but '
-                   r'unavailable|Number of \w+ cpus requested)|'
+NOISE = re.compile(r"(-\S+ \S+: )?warning: ('-mon' is deprecated|Many guests require at least 64kiB|"
+                   r'kernel_irqchip allowed but unavailable|Number of \w+ cpus requested)|'
                    r'Falling back to kernel-irqchip=off')
 WIDE_ELEMENTS = "couldn't set guest wide elements"
+# What a QEMU says that is too old for the CPU of the host
+TOO_OLD = "unable to find CPU model"
 
 
 class Guest:
@@ -144,4 +146,6 @@ class Guest:
             return 'guest-wide-elements'
         if any('kvm run failed' in word for word in self.words):
             return 'kvm-run-failed'
-        return 'refused' if self.exited else 'hung'
+        if not self.exited:
+            return 'hung'
+        return 'cannot' if any(TOO_OLD in word for word in self.words) else 'refused'

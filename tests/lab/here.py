@@ -7,7 +7,6 @@ tools; tests/lab/check_here.py says with which Python.
 """
 
 import contextlib
-import html
 import os
 import pathlib
 import platform
@@ -26,7 +25,6 @@ from tests import qcow2
 from tests.lab import images, life, matrix, stack
 from tests.lab.commands import COMMAND_LINE, L1_PAGES, L2_WORK, MODES
 from tests.lab.guest import PLACES, Guest
-from tests.lab.page import STYLE
 
 HOME = pathlib.Path(__file__).resolve().parent
 KERNELS = ('/boot/vmlinux-{0}', '/boot/vmlinuz-{0}', '/usr/lib/modules/{0}/vmlinux', '/usr/lib/modules/{0}/vmlinuz')
@@ -60,7 +58,7 @@ class Row(NamedTuple):
         return Row(machine, cpu, self.outcome.format(**known) if known else None, self.steps)
 
     def expected(self):
-        """(QEMU's options or the guest's next step, the outcome in the words of matrix.cfg)"""
+        """(QEMU's options or the guest's next step, the outcome in the words of matrix.table)"""
         yield self.machine or f'-cpu {self.cpu}', self.outcome
         for step in self.steps:
             yield f'then {step}', self.outcome and self.outcome.replace('booted', step)
@@ -389,24 +387,3 @@ def mail(result):
     who = author() if result['right'] and any(row['expected'] for row in result['rows']) else None
     if who:
         yield from ['', f'Tested-by: {who}']
-
-
-def page(result):
-    """The results as an HTML page."""
-    lines, notes = table(result)
-    head, *rows = ([html.escape(cell) for cell in line] for line in lines)
-    title = f'Guests on {html.escape(result["host"]["machine"])}'
-    header = ''.join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = '\n'.join(f'<tr><th scope="row">{row[0]}</th>' + ''.join(f'<td>{cell}</td>' for cell in row[1:]) + '</tr>'
-                     for row in rows)
-    said = ''.join(f'<li>{html.escape(note)}</li>' for note in notes)
-    return f'''<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<!-- SPDX-License-Identifier: GPL-2.0-or-later -->
-<title>{title}</title><style>{STYLE}</style></head><body>
-<h1>{title}</h1>
-<pre tabindex="0">{html.escape(chr(10).join(describe(result)))}</pre>
-<div class="scroll" tabindex="0" role="region" aria-label="The guests"><table><thead><tr>{header}</tr></thead><tbody>
-{body}
-</tbody></table></div><ol>{said}</ol></body></html>
-'''

@@ -8,13 +8,14 @@ import pathlib
 import re
 import stat
 
-from scripts.debian import roots
-from scripts.lib.system import Error, locked, run, say, scratch
+from scripts.debian import binaries, roots
+from scripts.debian.kernels import CROSS, IMAGES
+from scripts.lib.system import Error, hold, locked, run, say, scratch, unused
 from tests import qcow2
-from tests.lab.kernels import CROSS, IMAGES
 
 HERE = pathlib.Path(__file__).resolve().parent
-APPLETS = ('sh', 'mount', 'insmod', 'stty', 'sed')
+LINKS = {**{f'bin/{applet}': 'busybox' for applet in ('sh', 'mount', 'insmod', 'stty', 'sed', 'dirname', 'readlink')},
+         'usr/bin/qemu-system-ppc64': '/qemu/qemu-system-ppc64'}
 MOUNT_POINTS = ('proc', 'sys', 'dev', 'run', 'tmp')
 
 
@@ -81,19 +82,19 @@ def l2_initrd():
     return output
 
 
+def bundle(qemu):
+    """A QEMU with its own libraries and firmware, run by a launcher: {path below its directory: path here}"""
+    firmware = next(place for place in (qemu.root, roots.guest_root()) if (place / 'usr/share/qemu/vof.bin').exists())
+    return {'qemu-system-ppc64': HERE / 'qemu-launcher', 'lib/qemu-system-ppc64': qemu.path,
+            **{f'lib/{name}': path for name, path in libraries(qemu.root, qemu.path).items()},
+            **{f'firmware/{name}': firmware / 'usr/share/qemu' / name for name in ('vof.bin', 'slof.bin')}}
+
+
 def host_files(kernel, qemu):
     """The files that a KVM host needs to run QEMU: {path in the archive: path here}."""
-    root = roots.guest_root()
-    busybox = root / 'usr/bin/busybox'
-    firmware = root / 'usr/share/qemu'
-    files = {
-        'init': HERE / 'l1-init', 'bin/busybox': busybox, 'bin/probe': probe(),
-        'usr/bin/qemu-system-ppc64': qemu,
-        'usr/share/qemu/vof.bin': firmware / 'vof.bin', 'usr/share/qemu/slof.bin': firmware / 'slof.bin',
-        'lib64/ld64.so.2': root / 'usr/lib64/ld64.so.2',
-    }
+    files = {'init': HERE / 'l1-init', 'bin/busybox': roots.guest_root() / 'usr/bin/busybox', 'bin/probe': probe()}
     files |= {f'lib/modules/{module.name}': module for module in kernel.home.glob('*.ko')}
-    return files | {f'usr/lib/{name}': path for name, path in libraries(root, qemu, busybox).items()}
+    return files | {f'qemu/{name}': path for name, path in bundle(qemu).items()}
 
 
 def initrd(stem, files, opener=pathlib.Path.open):
@@ -105,15 +106,19 @@ def initrd(stem, files, opener=pathlib.Path.open):
     with locked(f'image-{stem}'):
         if not output.exists():
             say(f'packing {stem}')
-            for old in output.parent.glob(f'{stem}-*.cpio'):
-                old.unlink()
-            pack(files, {f'bin/{applet}': 'busybox' for applet in APPLETS}, output, opener)
+            pack(files, LINKS, output, opener)
+        hold(output)
+        for old in IMAGES.glob(f'{stem}-{"[0-9a-f]" * 16}.cpio'):
+            with unused(old) as free:
+                if free:
+                    old.unlink()
     return output
 
 
 def l1_initrd(kernel, qemu, stem='l1', more=None):
     """L1's initramfs: KVM, QEMU with its libraries and firmware, L2's kernel, and MORE files."""
-    which = 'distro' if qemu == roots.distro_qemu() else qemu.parents[1].name
+    # the same QEMU of two bases is two files
+    which = f'{qemu.name.rpartition("/")[2]}-{hashlib.sha256(str(qemu.path).encode()).hexdigest()[:8]}'
     return initrd(f'{stem}-{kernel.home.name}-{which}', {
         **(more or {}), **host_files(kernel, qemu), 'l2/vmlinux': kernel.vmlinux, 'l2/initrd': l2_initrd(),
         'l2/disk': qcow2.empty_disk()})
@@ -122,5 +127,5 @@ def l1_initrd(kernel, qemu, stem='l1', more=None):
 def l0_initrd(kernel, l1):
     """The initramfs of Linux as L0, which contains L1's; compressed, because skiboot accepts at most 128 MiB."""
     return initrd(f'l0-{l1.stem.rpartition("-")[0]}', {
-        **host_files(kernel, roots.distro_qemu()), 'l1/vmlinux': kernel.vmlinux, 'l1/initrd': l1},
+        **host_files(kernel, binaries.qemu('distro')), 'l1/vmlinux': kernel.vmlinux, 'l1/initrd': l1},
         lambda path, mode: gzip.open(path, mode, compresslevel=1))

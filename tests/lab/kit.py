@@ -9,7 +9,7 @@ import pathlib
 import sys
 import tarfile
 
-from scripts.debian import binaries, roots
+from scripts.debian import binaries
 from scripts.lib.command import Parser, main
 from scripts.lib.system import BUILD, TOP, run
 from tests.lab import images
@@ -34,12 +34,6 @@ OURS = '''\
 This directory contains a patched QEMU: --qemu qemu/qemu-system-ppc64. The
 repository that this tarball comes from builds it from Debian's source.
 '''
-# QEMU runs with the libraries of the suite that it was built for, not with the host's
-LAUNCHER = '''\
-#!/bin/sh
-here=${0%/*}
-exec "$here/lib/ld64.so.2" --library-path "$here/lib" "$here/lib/qemu-system-ppc64" -L "$here/firmware" "$@"
-'''
 
 
 def modules():
@@ -50,26 +44,17 @@ def modules():
     return sorted({TOP / 'scripts/lab', *(path for path in found if TOP in path.parents)})
 
 
-def qemu():
-    """Our QEMU with its own libraries: {path in the kit: path here}"""
-    binary, root = binaries.patched_qemu(), roots.guest_root()
-    found = {'qemu/lib/qemu-system-ppc64': binary, 'qemu/lib/ld64.so.2': root / 'usr/lib64/ld64.so.2'}
-    found.update({f'qemu/lib/{name}': path for name, path in images.libraries(root, binary).items()})
-    found.update({f'qemu/firmware/{name}': root / 'usr/share/qemu' / name for name in ('slof.bin', 'vof.bin')})
-    return found
-
-
 def contents(with_qemu):
     """{path in the kit: (mode, bytes)}"""
     files = {str(path.relative_to(TOP)): path for path in modules()}
     files.update({str(path.relative_to(TOP)): path for path in TOP.glob('tests/lab/*.[ch]')})
     files.update({'LICENSE': TOP / 'LICENSE', 'tests/lab/probe': images.probe()})
-    files.update(qemu() if with_qemu else {})
+    if with_qemu:
+        # with its own libraries, not with the host's
+        files.update({f'qemu/{name}': path for name, path in images.bundle(binaries.qemu('patched')).items()})
     found = {name: (0o755 if path.stat().st_mode & 0o100 else 0o644, path.read_bytes())
              for name, path in files.items()}
     found['README'] = (0o644, README.format(qemu=OURS if with_qemu else '').encode())
-    if with_qemu:
-        found['qemu/qemu-system-ppc64'] = (0o755, LAUNCHER.encode())
     return found
 
 

@@ -117,9 +117,8 @@ class Row(NamedTuple):
     api: str
     qemu: str
 
-    def words(self):
-        """The row as options of "scripts/lab libvirt"."""
-        return [word for key in Row._fields for word in (f'--{key}', getattr(self, key))]
+    def __str__(self):
+        return f'{self.host}, {matrix.limit(self.compat)}, {self.api}, {self.qemu}'
 
 
 ROWS = [Row(host, compat, api, qemu) for host, compat in
@@ -135,8 +134,9 @@ def l1_initrd(kernel, qemu):
     programs = {name: root / name for name in PROGRAMS}
     maps = {str(path.relative_to(root)): path for path in root.glob('usr/share/libvirt/cpu_map/*.xml')}
     found = images.libraries(root, *programs.values())
+    loader = {'lib64/ld64.so.2': found['ld64.so.2']}
     return images.l1_initrd(kernel, qemu, 'libvirt', {
-        **{f'usr/lib/{name}': path for name, path in found.items()}, **programs, **maps,
+        **{f'usr/lib/{name}': path for name, path in found.items()}, **loader, **programs, **maps,
         'libvirt/start': HERE / 'libvirt-l1', 'libvirt/domain.xml': HERE / 'libvirt-domain.xml'})
 
 
@@ -272,7 +272,7 @@ def version(said):
 def run(config, progress=lambda stage: None, log=None):
     """Do all steps on one host; return (the result as --json prints it, the log), as life.run() does."""
     log = [] if log is None else log
-    with stack.Stack(config, progress, log) as lab:
+    with stack.Stack(config, progress, log, l1_initrd, '2G') as lab:
         result, user = life.boot(lab), User(lab)
         up = time.monotonic()
         progress('libvirt')
@@ -300,10 +300,6 @@ def run(config, progress=lambda stage: None, log=None):
 def runs(configs, progress):
     """Run libvirt with each of CONFIGS in a new L1: (result, log) for each."""
     return (run(config, progress) for config in configs)
-
-
-def host(row):
-    return f'{row.host}, {matrix.limit(row.compat)}, {row.api}, {row.qemu}'
 
 
 def is_right(result):

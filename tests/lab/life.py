@@ -118,7 +118,8 @@ def boot(lab):
             f'L1 was not up after {lab.config.timeout} seconds: allow more with --timeout') from None
     return {
         'l0': {'qemu': l0_version(lab.l0), 'machine': lab.config.l0_stack or 'pseries'},
-        'l1': {key: l1.get(key) for key in ('kernel', 'cpu', 'cpu_version', 'compat_caps')},
+        'l1': {**{key: l1.get(key) for key in ('kernel', 'cpu', 'cpu_version', 'compat_caps')},
+               'qemu': lab.qemu.version()},
         'seconds': {'l1': round(time.monotonic() - lab.started, 1)},
     }
 

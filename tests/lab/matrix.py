@@ -1,17 +1,27 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rows of the lab's tables, and the outcome of a run."""
+"""The rows of matrix.table, and what a run came to."""
 
+import itertools
 import pathlib
 import re
 from typing import NamedTuple
 
 from scripts.lib.system import Unknown
 
-HERE = pathlib.Path(__file__).resolve().parent
-TABLE = HERE / 'matrix.cfg'
+TABLE = pathlib.Path(__file__).resolve().parent / 'matrix.table'
 LOGICAL = {0x0f000004: 'power8', 0x0f000005: 'power9', 0x0f000006: 'power10', 0x0f000007: 'power11'}
+# The QEMUs that the table has an expected outcome for
 QEMUS = ('distro', 'patched')
+RIGHT, WRONG, CANNOT = 'right', 'wrong', 'cannot'
+# The columns whose values can be several
+SEVERAL = ('api', 'kernel', 'pages')
+
+
+def title(qemu):
+    """A QEMU in words."""
+    return {'distro': "Debian's QEMU", 'patched': 'with the series', 'upstream': "upstream's version"}.get(
+        qemu, qemu if '/' in qemu else f'Debian {qemu}')
 
 
 def limit(compat, words='{} mode'):
@@ -20,7 +30,8 @@ def limit(compat, words='{} mode'):
 
 
 class Row(NamedTuple):
-    """One line of matrix.cfg."""
+    """A row of the table; the columns are described there."""
+    tags: str
     host: str
     compat: str
     api: str
@@ -32,12 +43,10 @@ class Row(NamedTuple):
     distro: str
     why: str
 
-    def words(self):
-        """The row as options of "scripts/lab run"."""
-        named = [word for key in ('host', 'compat', 'api', 'pages', 'l0')
-                 for word in (f'--{key}', getattr(self, key))]
-        kernel = [] if self.kernel == 'newest' else ['--kernel', self.kernel]
-        return named + kernel + ([] if self.extra == '-' else self.extra.split('+'))
+    def options(self):
+        """The row as options of "scripts/lab run": [(option, value)]"""
+        words = [] if self.extra == '-' else self.extra.split('+')
+        return [(f'--{key}', getattr(self, key)) for key in Row._fields[1:7]] + list(zip(words[::2], words[1::2]))
 
     def guest(self):
         """The options of L2's QEMU, without -accel kvm."""
@@ -58,23 +67,33 @@ class Row(NamedTuple):
         return f'{self.api}, {self.kernel} kernel, {self.pages} pages{checks}'
 
     def slug(self):
-        """The row's name in links."""
-        return '-'.join(['row', *re.findall('[a-z0-9]+', ' '.join(self.words()))])
+        """The row's name in links and of files."""
+        return '-'.join(['row', *re.findall('[a-z0-9]+', ' '.join(value for pair in self.options() for value in pair))])
+
+    def verdict(self, outcome):
+        """Whether OUTCOME is what a user wants, the expected outcome with our QEMU; or QEMU is too old for the host."""
+        return RIGHT if outcome == self.patched else CANNOT if outcome == 'cannot' else WRONG
+
+    def expected(self, qemu):
+        """The expected outcome with QEMU, or None if the table has none."""
+        return getattr(self, qemu) if qemu in QEMUS else None
 
 
-def rows(table=TABLE):
-    found = []
+def rows(tag=None, table=TABLE):
+    """The rows of TABLE, or those with TAG."""
+    found = {}
     for number, line in enumerate(table.read_text().splitlines(), 1):
         if not line.strip() or line.startswith('#'):
             continue
         fields = line.split(None, len(Row._fields) - 1)
         if len(fields) != len(Row._fields):
             raise Unknown(f'{table.name}:{number}: a row needs the fields {" ".join(Row._fields)}')
-        row = Row(*fields)
-        if row.slug() in (other.slug() for other in found):
-            raise Unknown(f'{table.name}:{number}: this row exists already: change its options, or remove it')
-        found.append(row)
-    return found
+        several = Row(*fields)
+        for values in itertools.product(*(getattr(several, key).split(',') for key in SEVERAL)):
+            row = several._replace(**dict(zip(SEVERAL, values)))
+            if found.setdefault(row.slug(), row) is not row:
+                raise Unknown(f'{table.name}:{number}: this row exists already: change its options, or remove it')
+    return [row for row in found.values() if not tag or tag in row.tags.split(',')]
 
 
 def select(table, expression):
@@ -84,7 +103,7 @@ def select(table, expression):
         key, equal, value = condition.partition('=')
         if not equal or key not in Row._fields:
             raise Unknown(f'--only {condition}: write key=value, where key is one of {", ".join(Row._fields)}')
-        table = [row for row in table if getattr(row, key) == value]
+        table = [row for row in table if value in (getattr(row, key), *(row.tags.split(',') if key == 'tags' else ()))]
     if not table:
         raise Unknown(f'--only {expression}: no row matches; scripts/lab matrix runs all rows')
     return table
@@ -102,11 +121,6 @@ def came_to(result):
         if last['outcome'] != 'done':
             return f'{name}-{last["outcome"]}'
     return f'{name}:' + LOGICAL.get(int(last['cpu_version'] or '0', 16), 'raw')
-
-
-def is_right(row, outcome):
-    """Whether OUTCOME is what a user wants: the expected result with our QEMU."""
-    return outcome == row.patched
 
 
 def complaints(row, result):

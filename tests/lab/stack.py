@@ -18,9 +18,9 @@ import subprocess
 import threading
 import time
 
-from scripts.debian import binaries
+from scripts.debian import kernels
 from scripts.lib.system import Error
-from tests.lab import images, kernels
+from tests.lab import images
 from tests.lab.commands import (CONSOLES, l0_command, l1_command, l1_options, l2_command, powernv_command,
                                 powernv_console, pseries_console)
 
@@ -69,24 +69,26 @@ class Line:
 class Stack:
     """One L0 and all that runs in it; a context manager, so that no process is left behind."""
 
-    def __init__(self, config, progress, log):
+    def __init__(self, config, progress, log, l1_initrd=images.l1_initrd, memory='1G'):
         self.config, self.progress, self.log = config, progress, log
+        self.l1_initrd, self.memory = l1_initrd, memory
         self.sockets, self.pending, self.listeners = {}, [], []
         self.selector = selectors.DefaultSelector()
-        self.process = self.started = self.deadline = self.kernel = self.l0 = None
+        self.process = self.started = self.deadline = self.kernel = self.qemu = self.l0 = None
         # the directory of the socket for migration
         self.sockets_folder = '/run'
 
     def __enter__(self):
         config = self.config
+        self.qemu = config.binary()
         self.kernel = kernels.newest_kernel(config.kernel, config.pages)
-        qemu = binaries.QEMUS[config.qemu]()
-        initrd = config.l1_initrd(self.kernel, qemu)
+        initrd = self.l1_initrd(self.kernel, self.qemu)
         if config.l0_stack:
             command = powernv_command(config, self.kernel, images.l0_initrd(self.kernel, initrd))
             consoles, attach = ('l0', *CONSOLES), powernv_console
         else:
-            command = [*l0_command(config.l0), '-accel', 'tcg', *l1_options(config, self.kernel.vmlinux, initrd)]
+            command = [*l0_command(config.l0), '-accel', 'tcg',
+                       *l1_options(config, self.kernel.vmlinux, initrd, self.memory)]
             consoles, attach = CONSOLES, pseries_console
         command += ['-no-reboot']
         self.l0 = command
@@ -223,7 +225,7 @@ def boot_l1(stack):
     """Wait for L1's shell, and first for that of L0 if L0 is Linux; return L1's report."""
     if stack.config.l0_stack:
         boot_linux(stack, 'l0')
-        stack.send('l0', f'{l1_command(stack.config)}; echo; echo "lab: exit $?"')
+        stack.send('l0', f'{l1_command(stack.config, stack.memory)}; echo; echo "lab: exit $?"')
     return boot_linux(stack, 'l1')
 
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 
+from scripts.debian.kernels import by_interface
 from scripts.debian.suite import Suite
 from scripts.lib.command import Parser, main
 from scripts.lib.system import BUILD, TOP, Error, run
@@ -247,14 +248,18 @@ def interface(*files):
 
 def check_headers(tree):
     """Check that our linux-headers agree with the kernel's own header."""
-    kernel = Suite('experimental', 'ppc64el').root(BUILD / 'roots/linux-libc-dev', ['linux-libc-dev'],
-                                                   closure=False)
+    for suite, _ in by_interface('linux-libc-dev'):
+        with contextlib.suppress(Error):
+            kernel = Suite(suite, 'ppc64el').root(BUILD / 'roots/linux-libc-dev', ['linux-libc-dev'], closure=False)
+            break
+    else:
+        raise Skip('no suite has the header on this mirror')
     theirs, their_struct = interface(kernel / 'usr/include/linux/kvm.h',
                                      kernel / 'usr/include/powerpc64le-linux-gnu/asm/kvm.h')
     ours, our_struct = interface(tree.path / 'linux-headers/linux/kvm.h',
                                  tree.path / 'linux-headers/asm-powerpc/kvm.h')
     if not their_struct:
-        raise Skip('experimental currently has no header with the interface')
+        raise Skip(f'{suite} currently has no header with the interface')
     fields = [re.findall(r'__u\d+\s+\w+', struct[1]) for struct in (our_struct, their_struct)]
     if [' '.join(f.split()) for f in fields[0]] != [' '.join(f.split()) for f in fields[1]]:
         raise Error('struct kvm_ppc_compat_caps differs from the kernel\'s')

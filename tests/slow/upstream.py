@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Test the series over upstream's own version: all scenarios, and guests on the hosts in HOSTS.  Prints TAP.
+"""Test the series over upstream's own version: all scenarios, and guests on some hosts.  Prints TAP.
 
 The base is the chosen one with the stand-in tests/queue/upstream.patch, unless
 it has upstream's version itself.
@@ -18,13 +18,8 @@ from tests.kvmsim.scenario import read_all
 from tests.kvmsim.steps import perform
 from tests.kvmsim.suite import JOBS
 from tests.lab import hosts, matrix
-from tests.lab.options import config_of
 from tests.queue import stand_in
 from tests.tap import Point, report
-
-# Rows of tests/lab/matrix.cfg, by host, mode, nested API, and kernel
-HOSTS = [*itertools.product(['power11'], ['power10'], ['v1', 'v2'], ['newest', 'trixie']),
-         *itertools.product(['power10'], ['power9'], ['v2'], ['newest', 'trixie']), ('power11', 'none', 'v2', 'newest')]
 
 
 def in_kvmsim(names, binary):
@@ -35,16 +30,15 @@ def in_kvmsim(names, binary):
             yield Point(result['scenario'], result['reason'] or '')
 
 
-def in_lab():
-    """The Point of each of the hosts."""
-    rows = [row for row in matrix.rows() if row[:4] in HOSTS and row[4:7] == ('4k', 'patched', '-')]
+def in_lab(rows):
+    """The Point of each of ROWS."""
     points = []
 
-    def done(position, found):
-        row, outcome = rows[position], matrix.came_to(found[0])
+    def done(row, _, result, __):
+        outcome = matrix.came_to(result)
         points.append(Point(f'{row.l1()}, {row.api}, {row.kernel} kernel',
-                            '' if matrix.is_right(row, outcome) else f'{outcome} instead of {row.patched}'))
-    hosts.run_all([config_of(row.words()) for row in rows], hosts.JOBS, say, done)
+                            '' if outcome == row.patched else f'{outcome} instead of {row.patched}'))
+    hosts.run_rows(rows, ['patched'], hosts.JOBS, say, done)
     return points
 
 
@@ -57,9 +51,9 @@ def run():
     # the builds of the base itself are not wanted
     os.environ.pop('QEMU_BUILDS', None)
     say("the series over upstream's own version")
-    binary = binaries.patched_qemu()
-    points = in_kvmsim(names, binary) if names else itertools.chain(in_kvmsim([*read_all()], binary), in_lab())
-    return report(points, len(names or [*read_all(), *HOSTS]))['failed'] > 0
+    binary, rows = binaries.built('kvm'), [] if names else matrix.rows('upstream')
+    points = itertools.chain(in_kvmsim(names or [*read_all()], binary), in_lab(rows))
+    return report(points, len([*(names or read_all()), *rows]))['failed'] > 0
 
 
 if __name__ == '__main__':
