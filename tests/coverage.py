@@ -3,7 +3,7 @@
 """Measure which lines and branches of the series' C code the tests reach.
 
 Runs all scenarios, and the cases of tests/hcall.  Prints a table, and then
-each line that the tests miss, with its reason from tests/coverage.cfg.  Fails
+each line that the tests miss, with its reason from tests/reasons.txt.  Fails
 if a line has no reason.  Writes a page with all lines to
 build/coverage/index.html.
 """
@@ -13,9 +13,7 @@ from scripts.lib.command import main, no_options
 from scripts.lib.system import BUILD, TOP, run as tool, say
 from tests import reach
 from tests.relink import grafted
-from tests.stanzas import read_stanzas
 
-REASONS = TOP / 'tests/coverage.cfg'
 PAGE = BUILD / 'coverage'
 ROW = '{:36} {:>12} {:>12}'
 
@@ -28,12 +26,6 @@ def merged():
             reach.add(found.setdefault(name, {}), lines)
     return {name: dict(sorted(lines.items(), key=lambda row: int(row[0]))) for name, lines in sorted(found.items())
             if lines}
-
-
-def reasons():
-    """{(file, text of a line): reason}"""
-    return {(stanza['file'], stanza['line']): stanza['reason']
-            for stanza in read_stanzas(REASONS, ('file', 'line', 'reason')).values()}
 
 
 def missed(found):
@@ -72,7 +64,7 @@ def run():
     no_options(__doc__)
     binaries.built('kvm')
     binaries.native_qemu()
-    found, known = merged(), reasons()
+    found, known = merged(), {place: why[''] for place, why in reach.reasons().items() if '' in why}
     write_page(found)
     print(ROW.format('', 'lines', 'branches').rstrip())
     for name, lines in found.items():
@@ -85,7 +77,7 @@ def run():
     unknown = sum((name, text) not in known for name, _, text, _ in left)
     stale = set(known) - {(name, text) for name, _, text, _ in left}
     for name, text in sorted(stale):
-        print(f'{REASONS.relative_to(TOP)}: nothing is missed in {name}: {text}')
+        print(f'{reach.REASONS.relative_to(TOP)}: nothing is missed in {name}: {text}')
     print(f'{len(left)} lines are not fully covered, {unknown} of them without a reason; '
           f'see {PAGE.relative_to(TOP)}/index.html')
     return unknown > 0 or bool(stale)

@@ -3,7 +3,7 @@
 """Make small faults (mutants) in the series' C code, and check that a test fails for each.
 
 The tests that reach the changed line run until one of them fails.  Prints
-the mutants for which no test fails.  tests/mutants.cfg lists the mutants that
+the mutants for which no test fails.  tests/reasons.txt lists the mutants that
 no test can detect.
 
 A mutant in a function is a copy of that function, which runs instead of the
@@ -21,17 +21,12 @@ import tempfile
 from scripts.debian import binaries
 from scripts.lib.command import Parser, main
 from scripts.lib.system import TOP, Error, Unknown, locked, say
-from scripts.queue.git import BASE_REF
-from scripts.queue.topics import entries, queue
 from tests import reach
 from tests.kvmsim import machine
 from tests.relink import JOBS, added_lines, commands, grafted, relink
-from tests.stanzas import read_stanzas
 
-EQUIVALENT = TOP / 'tests/mutants.cfg'
 # the killer of what does not compile, or is in no build
 NOTHING = 'not in the program'
-KEYS = ('file', 'function', 'line', 'change')
 # Seconds.  Most tests take one: a test hangs if it takes this long and five times its usual time
 PATIENCE = 30
 # errors are where a macro is used, not where it is defined
@@ -104,12 +99,6 @@ class Mutant:
     def __str__(self):
         return f'{self.file}:{self.line}: {self.change}'
 
-    @property
-    def key(self):
-        """The values of KEYS that identify the mutant in tests/mutants.cfg."""
-        line = ' '.join(source(self.file).splitlines()[self.line - 1].split())
-        return self.file, self.function['name'] if self.function else 'none', line, self.change
-
 
 @functools.cache
 def source(name):
@@ -155,41 +144,27 @@ def every():
     return [Mutant(number, *one) for number, one in enumerate(found, 1)]
 
 
-def topic_of():
-    """{(file, line): topic}, for lines that are committed in the grafted tree."""
-    tree, found = grafted(), {}
-    commits = tree.git('rev-list', '--reverse', f'{BASE_REF}..HEAD').split()
-    topics = dict(zip(commits, (entry.topic for entry in entries(queue().values()))))
-    for name in added_lines():
-        for line in tree.git('blame', '-s', '-l', 'HEAD', '--', name).splitlines():
-            commit, number = re.match(r'\^?(\w+)(?: \S+)? +(\d+)\)', line).groups()
-            found[name, int(number)] = topics.get(commit)
-    return found
-
-
 def chosen(only):
-    """The mutants in ONLY: a file, FILE:LINE, or a topic."""
+    """The mutants in ONLY: a file, or FILE:LINE."""
     name, _, line = (only or '').partition(':')
-    if not only:
-        return every()
-    if name in added_lines() and (line.isdigit() or not line):
-        return [mutant for mutant in every() if mutant.file == name and line in ('', str(mutant.line))]
-    if only in queue():
-        topics = topic_of()
-        return [mutant for mutant in every() if topics.get((mutant.file, mutant.line)) == only]
-    raise Unknown(f'{only} is not a topic, FILE or FILE:LINE: choose one of {", ".join(queue())}, '
-                  f'{", ".join(sorted(added_lines()))}')
+    if only and not (name in added_lines() and (line.isdigit() or not line)):
+        raise Unknown(f'{only} is not FILE or FILE:LINE: choose one of {", ".join(sorted(added_lines()))}')
+    return [mutant for mutant in every() if name in ('', mutant.file) and line in ('', str(mutant.line))]
 
 
 def equivalents():
-    """The mutants that tests/mutants.cfg lists; each stanza must match one."""
-    found = set()
-    for name, stanza in read_stanzas(EQUIVALENT, (*KEYS, 'reason')).items():
-        same = {mutant for mutant in every() if mutant.key == tuple(stanza[key] for key in KEYS)}
-        if not same:
-            raise Error(f'{EQUIVALENT.relative_to(TOP)}: [{name}] matches no mutant: remove it, or correct it')
-        found |= same
-    return found
+    """The mutants that tests/reasons.txt lists; each must exist."""
+    known = {(*place, change) for place, changes in reach.reasons().items() for change in changes if change}
+    found = {}
+    for mutant in every():
+        line = ' '.join(source(mutant.file).splitlines()[mutant.line - 1].split())
+        found.setdefault((mutant.file, line, mutant.change), set()).add(mutant)
+    for file, line, change in known:
+        places = {mutant.line for mutant in found.get((file, line, change), ())}
+        if len(places) != 1:
+            raise Error(f'{reach.REASONS.relative_to(TOP)}: {file}: {line}: "{change}" is a mutant of {len(places)} '
+                        'lines instead of one: remove it, or correct it')
+    return set().union(*(found[key] for key in known))
 
 
 def mutated(name, mutants):
@@ -257,30 +232,29 @@ def reaching(mutant, reached):
             if mutant.file.endswith('.h') or any(own.get(str(line), (0,))[0] for line in near)]
 
 
-def try_one(mutant, reached, kills, home, programs):
-    """Run the tests that reach MUTANT until one fails, which kills it; first those that have killed most others."""
+def try_one(mutant, reached, home, programs):
+    """Run the tests that reach MUTANT until one fails, which kills it; the shortest first."""
     programs = programs if mutant.function else built([mutant], home / str(mutant.number))
     tests = reaching(mutant, reached)
     if tests is None:
         mutant.killer = NOTHING
-    for test in sorted(tests or (), key=lambda test: (-kills[test.name], reached[test.name]['seconds'])):
+    for test in sorted(tests or (), key=lambda test: reached[test.name]['seconds']):
         if mutant.killer:
             break
         patience = max(PATIENCE, 5 * reached[test.name]['seconds'])
         if test.build in programs and test.wrong(programs[test.build], {'MUTANT': str(mutant.number)}, patience):
             mutant.killer = test.name
-            kills[test.name] += 1
     return mutant
 
 
 def try_all(mutants, jobs):
     """Run the tests of all MUTANTS, JOBS at a time."""
-    reached, kills = reach.reached(progress=say), collections.Counter()
+    reached = reach.reached(progress=say)
     with tempfile.TemporaryDirectory(prefix='mutants-') as home, machine.workers(jobs) as pool:
         home = pathlib.Path(home)
         say('compiling the mutants')
         programs = built([mutant for mutant in mutants if mutant.function], home)
-        going = [pool.submit(try_one, mutant, reached, kills, home, programs) for mutant in mutants
+        going = [pool.submit(try_one, mutant, reached, home, programs) for mutant in mutants
                  if not mutant.killer]
         for number, done in enumerate(concurrent.futures.as_completed(going), 1):
             mutant = done.result()
@@ -289,7 +263,7 @@ def try_all(mutants, jobs):
 
 def run():
     parser = Parser(description=__doc__)
-    parser.add_argument('--only', metavar='WHAT', help='FILE, FILE:LINE or TOPIC')
+    parser.add_argument('--only', metavar='WHAT', help='FILE or FILE:LINE')
     parser.add_argument('--jobs', metavar='N', type=int, default=JOBS)
     args = parser.parse_args()
     with locked('mutants', 'waiting for another make mutants to end'):

@@ -22,7 +22,7 @@ from tests.queue import check
 from tests.relink import JOBS
 from tests.tap import KINDS, Point, point, tally
 
-# If a change touches more tests than this, run those that reach the most lines per second
+# If a change touches more tests than this, run the shortest
 MOST = 60
 
 
@@ -31,10 +31,10 @@ def chosen():
     if not reach.measured():
         say('measuring what each test reaches, once')
         reach.reached(progress=say)
-    found = sorted(reach.touched(), key=lambda row: reach.rate(row[1]), reverse=True)
+    found = reach.touched()
     if len(found) > MOST:
         say(f'{MOST} of the {len(found)} tests that the change touches')
-    return [test for test, _ in found[:MOST]]
+    return found[:MOST]
 
 
 def tests(found):
@@ -49,8 +49,8 @@ def tests(found):
 def run():
     no_options(__doc__)
     counts = dict.fromkeys(KINDS, 0)
-    with locked('quick', 'waiting for another run of make quick to end'):
-        form = (point(*row) for row in check.checks(Tree(bases.home() / 'src'), queue(), True))
+    with locked('quick', 'waiting for another make quick to end'):
+        form = (point(*row) for row in check.form(Tree(bases.home() / 'src'), queue()))
         for one in itertools.chain(form, tests(chosen())):
             counts[one.kind] += 1
             if one.wrong:

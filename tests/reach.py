@@ -14,6 +14,7 @@ import pathlib
 import signal
 import tempfile
 import time
+from typing import Callable, NamedTuple
 
 from scripts.lib.system import BUILD, TOP, Error, run, write_whole
 from tests.hcall import cases
@@ -21,41 +22,23 @@ from tests.kvmsim import machine, scenario as scenarios, steps
 from tests.relink import JOBS, added_lines, grafted, relink
 
 REACHED = BUILD / 'reached.json'
+REASONS = TOP / 'tests/reasons.txt'
 # Optimization would merge lines
 COUNTING = ['--coverage', '-O0', '-U_FORTIFY_SOURCE']
 GCOV = {'kvm': 'powerpc64le-linux-gnu-gcov', 'tcg': 'gcov'}
 
 
-class Test:
-    """A test: its name, its build, a hash of its content, and a function that runs it."""
-
-    def __init__(self, name, build, of, wrong):
-        # WRONG(binary, env, patience) returns what is wrong, or None
-        self.name, self.build, self.wrong = name, build, wrong
-        self.key = hashlib.sha256(of.encode()).hexdigest()
+class Test(NamedTuple):
+    """A test: WRONG(binary, environment, patience) runs it on BUILD, and returns what is wrong, or None."""
+    name: str
+    build: str
+    key: str
+    wrong: Callable
 
 
 def on_kvm(scenario, binary, env, patience=None):
     result = steps.perform(scenario, 'patched', binary, env=env, patience=patience)
     return None if result['outcome'] == 'passed' else result['reason'] or result['outcome']
-
-
-def of_scenario(one):
-    """The settings and steps of a scenario, regardless of its file and position."""
-    return repr((one.guest, one.mmu, one.source, one.target, [(step.qemu, step.text) for step in one.steps]))
-
-
-@functools.cache
-def every():
-    """All tests: the scenarios, the cases of tests/hcall."""
-    found = []
-    for name, one in scenarios.read_all().items():
-        found.append(Test(name, 'kvm', of_scenario(one), functools.partial(on_kvm, one)))
-    programs = ''.join(path.read_text() for path in sorted((TOP / 'tests/hcall').iterdir()) if path.is_file())
-    for whose, name, check in cases.checks(scratch().name):
-        if whose == cases.OURS:
-            found.append(Test(name, 'tcg', name + programs, functools.partial(on_tcg, check)))
-    return found
 
 
 # pylint: disable-next=unused-argument
@@ -65,15 +48,26 @@ def on_tcg(check, binary, env, patience=None):
 
 
 @functools.cache
+def every():
+    """All tests: the scenarios, the cases of tests/hcall."""
+    def key(*parts):
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+    found = []
+    for name, one in scenarios.read_all().items():
+        same = key(one.guest, one.mmu, one.source, one.target, [(step.qemu, step.text) for step in one.steps])
+        found.append(Test(name, 'kvm', same, functools.partial(on_kvm, one)))
+    programs = [path.read_text() for path in sorted((TOP / 'tests/hcall').iterdir()) if path.is_file()]
+    for whose, name, check in cases.checks(scratch().name):
+        if whose == cases.OURS:
+            found.append(Test(name, 'tcg', key(name, programs), functools.partial(on_tcg, check)))
+    return found
+
+
+@functools.cache
 def scratch():
     """A directory for the guests of tests/hcall, removed when this process ends."""
     # pylint: disable-next=consider-using-with
     return tempfile.TemporaryDirectory(prefix='hcall-')
-
-
-def instrumented(build, out):
-    """Build BUILD in OUT with counters for the lines and branches of the series."""
-    return relink(build, out, out / 'src', COUNTING, link_flags=['--coverage'])
 
 
 def counted(build, out, home):
@@ -120,12 +114,6 @@ def sources():
     return {name: (grafted().path / name).read_text() for name in added_lines()}
 
 
-def simulator():
-    """A hash of the simulator, which all scenarios share."""
-    files = sorted(path for path in (TOP / 'tests/kvmsim').iterdir() if path.suffix in ('.c', '.h', '.py'))
-    return hashlib.sha256(''.join(path.read_text() for path in files).encode()).hexdigest()
-
-
 def measured():
     """The last measurement; its sources and tests can be older than today's."""
     return json.loads(REACHED.read_text()) if REACHED.exists() else {}
@@ -133,16 +121,14 @@ def measured():
 
 def reached(again=False, progress=lambda text: None):
     """What each test reaches ("files") and its "seconds"; measures all if AGAIN, or else what is unknown."""
-    now = {'sources': sources(), 'simulator': simulator()}
-    # keep what is known if only the simulator changed: its internals hardly affect which lines a test reaches
-    then = {} if again else measured()
-    known = then.get('tests', {}) if then.get('sources') == now['sources'] else {}
+    now, then = sources(), {} if again else measured()
+    known = then['tests'] if then.get('sources') == now else {}
     known = {test.name: known[test.name] for test in every() if known.get(test.name, {}).get('key') == test.key}
     missing = [test for test in every() if test.name not in known]
     try:
         measure(missing, known, progress)
     finally:
-        write_whole(REACHED, json.dumps({**now, 'tests': known}))
+        write_whole(REACHED, json.dumps({'sources': now, 'tests': known}))
     return known
 
 
@@ -150,22 +136,16 @@ def measure(missing, known, progress):
     """Measure what each test in MISSING reaches, and add it to KNOWN."""
     machine.END = cases.END = signal.SIGTERM
     with tempfile.TemporaryDirectory(prefix='gcov-') as home, machine.workers(JOBS) as pool:
-        home = pathlib.Path(home)
-        binaries = {build: instrumented(build, home / build) for build in sorted({test.build for test in missing})}
-        results = pool.map(lambda test: reach(test, binaries[test.build], home / test.build), missing)
+        places = {build: pathlib.Path(home, build) for build in sorted({test.build for test in missing})}
+        binaries = {build: relink(build, place, place / 'src', COUNTING, link_flags=['--coverage'])
+                    for build, place in places.items()}
+        results = pool.map(lambda test: reach(test, binaries[test.build], places[test.build]), missing)
         try:
             for number, (test, (files, seconds)) in enumerate(zip(missing, results), 1):
                 progress(f'{number} of {len(missing)}: {test.name}')
                 known[test.name] = {'key': test.key, 'seconds': seconds, 'files': files}
         finally:
             machine.END = cases.END = signal.SIGKILL
-
-
-def rate(known):
-    """The lines that a test reaches per second, from its measurement KNOWN; a new test comes first."""
-    if not known:
-        return float('inf')
-    return sum(times > 0 for lines in known['files'].values() for times, _ in lines.values()) / known['seconds']
 
 
 def changed_lines(old, new):
@@ -178,14 +158,24 @@ def changed_lines(old, new):
 
 
 def touched():
-    """The tests that changed since the last measurement, or that reach a line that changed."""
-    then, now = measured(), sources()
+    """The tests that changed since the last measurement, and those that reach a line that changed, shortest first."""
+    then, now, found = measured(), sources(), []
     lines = {name: {str(line) for line in changed_lines(text.splitlines(), now.get(name, '').splitlines())}
-             for name, text in then.get('sources', {}).items() if text != now.get(name)}
-    other = then.get('simulator') != simulator()
+             for name, text in then['sources'].items() if text != now.get(name)}
     for test in every():
-        known = then.get('tests', {}).get(test.name, {})
-        reaches = any(known['files'].get(name, {}).get(line, (0,))[0] for name in lines for line in lines[name]) \
-            if known else True
-        if reaches or known.get('key') != test.key or (test.build == 'kvm' and other):
-            yield test, known
+        known = then['tests'].get(test.name, {})
+        if known.get('key') != test.key:
+            found.append((0, test))
+        elif any(known['files'].get(name, {}).get(line, (0,))[0] for name in lines for line in lines[name]):
+            found.append((known['seconds'], test))
+    return [test for _, test in sorted(found, key=lambda row: row[0])]
+
+
+def reasons():
+    """{(file, text of a line): {mutant of the line, or '' for its branches: reason}} from tests/reasons.txt"""
+    found = {}
+    for paragraph in REASONS.read_text().split('\n\n')[1:]:
+        place, *mutants, reason = (line.strip() for line in paragraph.strip().splitlines())
+        name, _, text = place.partition(': ')
+        found.setdefault((name, text), {}).update(dict.fromkeys(mutants or [''], reason.removeprefix('because ')))
+    return found

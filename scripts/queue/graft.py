@@ -10,7 +10,6 @@
                           and to the files that the series carries
 """
 
-import contextlib
 import pathlib
 import re
 import shutil
@@ -22,7 +21,7 @@ from scripts.lib.system import TOP, Error, culprit, locked, say, scratch
 from scripts.queue import bases
 from scripts.queue.commits import commit_entries, edited, has_change, has_word
 from scripts.queue.git import BASE_REF, GRAFTED_REF, Tree, identity, unlock
-from scripts.queue.refresh import finish, refresh
+from scripts.queue.refresh import refresh
 from scripts.queue.topics import entries, queue, with_needs
 from scripts.queue.upstream import FUNCTION, HEADER
 
@@ -107,12 +106,9 @@ def check_out(tree, commit):
     tree.git('update-ref', GRAFTED_REF, commit)
 
 
-@contextlib.contextmanager
 def one_at_a_time():
-    """Keep other grafts and refreshes out, and complete a refresh that was interrupted."""
-    with locked('graft', 'waiting for another scripts/graft to end'):
-        finish()
-        yield
+    """Keep other grafts and refreshes out."""
+    return locked('graft', 'waiting for another scripts/graft to end')
 
 
 def graft(base, names=()):

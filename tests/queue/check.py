@@ -12,7 +12,7 @@ import tempfile
 
 from scripts.debian.kernels import by_interface
 from scripts.debian.suite import Suite
-from scripts.lib.command import Parser, main
+from scripts.lib.command import main, no_options
 from scripts.lib.system import BUILD, TOP, Error, run
 from scripts.queue import bases
 from scripts.queue.commits import commit_entries, commit_topic, functions, has_change, says
@@ -43,6 +43,7 @@ FAULTS = {
     'a topic without cover letter': ({'{two}/cover.txt': None}, 'has no cover.txt'),
     'a topic without entries': ({'{two}/*.patch': None}, 'has no entry'),
 }
+MAILS = BUILD / 'check/series'
 EDIT = '/* edited */'
 INTERFACE = r'#define\s+(KVM_(?:CAP_)?PPC_(?:GET_)?COMPAT_CAP\w*)\s+([^/\n]+)'
 
@@ -88,12 +89,15 @@ def check_out(copy, commit, *names):
     copy.git('checkout', '-q', '--detach', commit)
 
 
-def check_am(tree, below, tip, mails):
-    """Check that git am of a topic's MAILS, without those of entries that the base has, produces its tree."""
+def check_am(tree, topics, topic):
+    """Check that git am of TOPIC's mails, without those of entries that the base has, produces its tree."""
+    below, tip = commit_topic(tree, topics, topic.name)
+    mails = zip(topic.entries, sorted((MAILS / topic.name).iterdir())[1:])
     with tempfile.TemporaryDirectory() as scratch:
         copy = clone(tree, pathlib.Path(scratch, 'qemu'))
         check_out(copy, below, *tree.git('diff', '--name-only', below, tip).split())
-        copy.git('am', '-q', *map(str, mails), extra=identity())
+        copy.git('am', '-q', *(str(mail) for entry, mail in mails if not has_change(tree, below, entry)),
+                 extra=identity())
         if copy.git('rev-parse', 'HEAD^{tree}') != tree.git('rev-parse', f'{tip}^{{tree}}'):
             raise Error('git am produces another tree than scripts/graft')
 
@@ -110,13 +114,12 @@ def grafted(copy):
 
 def write_alone(topics):
     """{topic: its mails}, written from a copy of the files that scripts/series needs, without the rest."""
-    place = BUILD / 'check/series'
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(MAILS, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
         root = copied(SERIES, pathlib.Path(scratch)).parent
-        shutil.copytree(TOP / 'scripts', root / 'scripts')
-        run([str(root / 'scripts/series'), '-o', str(place)], env={**os.environ, **identity()})
-    return {name: sorted((place / name).iterdir()) for name in topics}
+        shutil.copytree(TOP / 'scripts', root / 'scripts', ignore=shutil.ignore_patterns('debian'))
+        run([str(root / 'scripts/series'), '-o', str(MAILS)], env={**os.environ, **identity()})
+    return {name: sorted((MAILS / name).iterdir()) for name in topics}
 
 
 def check_worktrees(tree):
@@ -268,26 +271,22 @@ def check_headers(tree):
             raise Error(f'{name} is {value} here and {theirs.get(name)} in the kernel')
 
 
-def checks_of(tree, topics, topic, mails, quick):
-    """The checks of one topic."""
-    below, tip = commit_topic(tree, topics, topic.name)
-    yield f'{topic.name}: cover letter', check_cover, topic
-    for entry, mail in zip(topic.entries, mails[1:], strict=True):
-        yield f'{topic.name}/{entry.path.name}: form', check_entry, entry
-        yield f'{topic.name}/{entry.path.name}: checkpatch', check_style, tree, mail
-    if not quick:
-        wanted = [mail for entry, mail in zip(topic.entries, mails[1:]) if not has_change(tree, below, entry)]
-        yield f'{topic.name}: git am gives the same tree', check_am, tree, below, tip, wanted
-
-
-def checks(tree, topics, quick):
-    """(what is checked, function, its arguments)"""
+def form(tree, topics):
+    """The checks of make quick: (what is checked, function, its arguments)"""
     written = write_alone(topics)
     for topic in topics.values():
-        yield from checks_of(tree, topics, topic, written[topic.name], quick)
+        yield f'{topic.name}: cover letter', check_cover, topic
+        for entry, mail in zip(topic.entries, written[topic.name][1:], strict=True):
+            yield f'{topic.name}/{entry.path.name}: form', check_entry, entry
+            yield f'{topic.name}/{entry.path.name}: checkpatch', check_style, tree, mail
     yield 'the queue applies', check_applies, tree, topics
-    if quick:
-        return
+
+
+def checks(tree, topics):
+    """All checks."""
+    yield from form(tree, topics)
+    for topic in topics.values():
+        yield f'{topic.name}: git am gives the same tree', check_am, tree, topics, topic
     yield 'an unknown topic is refused', check_unknown, topics
     for name, fault in FAULTS.items():
         yield f'the queue: {name}', check_fault, topics, *fault
@@ -303,9 +302,8 @@ def checks(tree, topics, quick):
 
 
 def check():
-    parser = Parser(description=__doc__)
-    parser.add_argument('--quick', action='store_true', help='form, style, and that the queue applies')
-    table = list(checks(Tree(bases.home() / 'src'), queue(), parser.parse_args().quick))
+    no_options(__doc__)
+    table = list(checks(Tree(bases.home() / 'src'), queue()))
     return report((point(*row) for row in table), len(table))['failed'] > 0
 
 
