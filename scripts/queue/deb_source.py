@@ -22,26 +22,14 @@ from scripts.queue.graft import graft
 from scripts.queue.topics import entries, queue
 
 QUEUE = 'ppc-host-compat'
-# Sorts above the suite's version and below every later version in the suite, such as:
-LOCAL = '+0hostcompat1'
-# a rebuild, an update of a stable release, a non-maintainer upload
-NEXT = ('+b1', '+deb1u1', '.1')
-
-
-def check_order(lower, higher):
-    if compare_versions(lower, higher) >= 0:
-        raise Error(f'version {lower} must sort below {higher}: change LOCAL in scripts/queue/deb_source.py')
-
-
-def next_version(version):
-    """The lowest version that can follow in the suite: the last number plus one."""
-    return re.sub(r'\d+$', lambda last: str(int(last[0]) + 1), version)
+# Sorts above the suite's version, and below every later one in the suite, of which a rebuild is the lowest
+LOCAL, REBUILD = '+0hostcompat1', '+b1'
 
 
 def local_version(version):
-    check_order(version, version + LOCAL)
-    for following in (next_version(version), *(version + suffix for suffix in NEXT)):
-        check_order(version + LOCAL, following)
+    for lower, higher in ((version, version + LOCAL), (version + LOCAL, version + REBUILD)):
+        if compare_versions(lower, higher) >= 0:
+            raise Error(f'version {lower} must sort below {higher}: change LOCAL in scripts/queue/deb_source.py')
     return version + LOCAL
 
 
