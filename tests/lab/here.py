@@ -281,6 +281,27 @@ def whole_life(config, row, folder, progress):
     return cells, took
 
 
+def machine_of(host, options):
+    """The value of -machine for guests of HOST."""
+    # see L1_PAGES
+    return 'pseries' + (L1_PAGES['4k'] if host['pages'] == 4096 else '') + (f',{options}' if options else '')
+
+
+def run_row(row, result, programs, files, progress):
+    """Run ROW with each of PROGRAMS, and return its lines of the table; FILES are the guests' kernel and initrd."""
+    lines = [{'options': options, 'expected': outcome} for options, outcome in row.expected()]
+    for name, path in programs.items():
+        def stage(text, path=path):
+            progress(f'{path.name}, {lines[0]["options"]}: {text},')
+        config = Config(path, *files, result['machine'] + (f',{row.machine}' if row.machine else ''), row.cpu,
+                        L2_WORK if row.steps else '')
+        cells, took = whole_life(config, row, files[1].parent, stage)
+        result['qemus'][name].setdefault('took', took)
+        for line, cell in zip(lines, cells):
+            line[name] = cell
+    return lines
+
+
 def measure(args, progress):
     """The host, its QEMUs and the table, as --json prints them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -288,24 +309,11 @@ def measure(args, progress):
         images.pack({'init': probe}, {}, initrd)
         host, kernel = look(probe), args.kernel or find_kernel()
         programs = {name: getattr(args, name) for name in QEMUS if getattr(args, name)}
-        # see L1_PAGES
-        machine = 'pseries' + (L1_PAGES['4k'] if host['pages'] == 4096 else '') + \
-            (f',{args.l2_machine}' if args.l2_machine else '')
-        result = {'host': host, 'kernel': str(kernel), 'machine': machine, 'rows': [], 'qemus': {
+        result = {'host': host, 'kernel': str(kernel), 'machine': machine_of(host, args.l2_machine), 'qemus': {
             name: {'path': str(path), 'version': tool([str(path), '--version']).splitlines()[0]}
             for name, path in programs.items()}}
-        for row in filter(None, (row.fill(modes(host)) for row in ROWS)):
-            lines = [{'options': options, 'expected': outcome} for options, outcome in row.expected()]
-            for name, path in programs.items():
-                def stage(text, options=lines[0]['options'], path=path):
-                    progress(f'{path.name}, {options}: {text},')
-                config = Config(path, kernel, initrd, machine + (f',{row.machine}' if row.machine else ''), row.cpu,
-                                L2_WORK if row.steps else '')
-                cells, took = whole_life(config, row, folder, stage)
-                result['qemus'][name].setdefault('took', took)
-                for line, cell in zip(lines, cells):
-                    line[name] = cell
-            result['rows'] += lines
+        rows = filter(None, (row.fill(modes(host)) for row in ROWS))
+        result['rows'] = [line for row in rows for line in run_row(row, result, programs, (kernel, initrd), progress)]
     result['right'] = all(line['expected'] in (None, line['qemu']['outcome']) for line in result['rows'])
     return result
 
