@@ -39,7 +39,7 @@ help:
 
 # Everything that a build needs, and the current series
 $(home)/.ready: configure $(addprefix scripts/, $(addprefix debian/, builds.py prepare.py roots.py suite.py) \
-                $(addprefix queue/, commits.py graft.py)) tests/lab/pseries.mak series/. $(queue)
+                $(addprefix queue/, commits.py graft.py)) scripts/debian/pseries.mak series/. $(queue)
 	./configure
 	@touch $@
 

@@ -34,7 +34,7 @@ def configure(name, options, extra_env, home=None):
     """Run QEMU's configure for build NAME beside HOME's src, unless the build has these options already."""
     home = home or bases.home()
     source, place = home / 'src', home / name
-    devices = TOP / 'tests/lab/pseries.mak'
+    devices = TOP / 'scripts/debian/pseries.mak'
     wanted = '\n'.join(options) + '\n' + devices.read_text()
     with locked('devices'):
         # a new time stamp would make every build run configure again
