@@ -16,13 +16,14 @@ slow = bases hosts topics bisect upstream docs
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help boot check matrix libvirt host-kit kvm tcg kvm-ubsan quick mutants coverage fuzz docs hooks clean \
+.PHONY: help boot check compare matrix libvirt host-kit kvm tcg kvm-ubsan quick mutants coverage fuzz docs hooks clean \
         upstream/src upstream/kvm series deb-source bisect-check check-all $(addprefix check-,$(slow))
 
 help:
 	@echo 'Try it:     make boot        a nested guest under Debian'\''s QEMU and the patched one'
 	@echo '            make check       all tests (ONLY=PATTERN)'
 	@echo '            make matrix      all rows of tests/lab/matrix.table; see build/matrix.html'
+	@echo '            make compare     README'\''s comparison of four QEMUs, and its picture'
 	@echo '            make libvirt     libvirt on four emulated hosts, step by step'
 	@echo '            make host-kit    a tarball with a test for POWER hosts (QEMU=1: with QEMU)'
 	@echo 'Change it:  make kvm tcg     build the patched QEMU for ppc64le, and for this machine'
@@ -69,6 +70,9 @@ check: kvm tcg kvm-ubsan upstream/src
 
 matrix: $(home)/.ready
 	@scripts/lab matrix --json build/matrix.json --html build/matrix.html
+
+compare: $(home)/.ready
+	@scripts/lab compare
 
 libvirt: $(home)/.ready
 	@scripts/lab libvirt-all

@@ -126,13 +126,13 @@ def elsewhere(word, root):
         raise Unknown(f'{word} is not a program for ppc64le: give the path of a qemu-system-ppc64 for ppc64le')
     found = Qemu(word, path, root.absolute() if root else roots.guest_root())
     try:
-        lost = [name for name, option in (('KVM', '-accel'), ('the machine pseries', '-machine'))
-                if not re.search(rf'^{name.split()[-1].lower()}\b', ask(found, option, 'help'), re.M)]
+        lost = [name for name, option in (('KVM', '-accel'), ('pseries', '-machine'))
+                if not re.search(rf'^{name.lower()}\b', ask(found, option, 'help'), re.M)]
     except Error as e:
         raise Unknown(f'{word} does not start with the libraries in {found.root} ({e}): give others with '
                       '--qemu-root') from None
     if lost:
-        raise Unknown(f'{word} has no {" and no ".join(lost)}: give the path of a QEMU that has both')
+        raise Unknown(f'{word} lacks {" and ".join(lost)}: give the path of a qemu-system-ppc64 with KVM')
     return found
 
 

@@ -9,7 +9,7 @@ import pathlib
 from scripts.debian import binaries
 from scripts.lib.command import Parser, main
 from scripts.lib.system import Error, Unknown
-from tests.lab import here, libvirt, life, matrix, options, stack, tables
+from tests.lab import compare, here, libvirt, life, matrix, options, stack, tables
 from tests.lab.hosts import JOBS
 from tests.lab.live import Live
 
@@ -46,12 +46,13 @@ def run_here(args):
 
 def run_matrix(args):
     qemus = list(dict.fromkeys(args.qemu.split(',')))
+    earlier = matrix.load(args.against) if args.against else None
     for option in ('json', 'html'):
         open_log(getattr(args, option), f'--{option}').close()
     # find mistakes before the first of many runs
     binaries.qemus([qemu for qemu in qemus if qemu not in binaries.OURS], args.qemu_root)
     return tables.run_matrix(matrix.select(matrix.rows(), args.only), qemus, args.qemu_root, args.jobs, args.json,
-                             args.html)
+                             args.html, earlier)
 
 
 def matrix_options(parser):
@@ -62,6 +63,7 @@ def matrix_options(parser):
     parser.add_argument('--jobs', type=options.positive, default=JOBS, metavar='N', help='hosts at a time')
     parser.add_argument('--json', metavar='FILE', help='write all results there, and the consoles beside it')
     parser.add_argument('--html', metavar='FILE', help='write a page there, and the consoles beside it')
+    parser.add_argument('--against', metavar='FILE', help='also say what changed since the run that wrote this --json')
 
 
 def here_options(parser):
@@ -79,6 +81,8 @@ COMMANDS = (
     ('boot', "boot the guests that show the problem, under Debian's QEMU and ours", None,
      lambda _: tables.boot()),
     ('matrix', 'run all rows of tests/lab/matrix.table', matrix_options, run_matrix),
+    ('compare', 'write the comparison of four QEMUs in README, and docs/compare.svg', None,
+     lambda _: compare.compare()),
     ('libvirt', 'use libvirt on one host, step by step',
      lambda parser: options.add_options(parser, options.LIBVIRT),
      lambda args: run_one(args, libvirt.run, timeout=300)),

@@ -1,13 +1,20 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Check the page of "make matrix" with made-up results for every row of matrix.table.  Prints TAP."""
+"""Check "scripts/lab matrix" with made-up results for every row of matrix.table, and its --qemu.  Prints TAP."""
 
 import html.parser
 import itertools
+import json
+import pathlib
 import re
+import tempfile
+import xml.etree.ElementTree
 
+from scripts.debian import binaries
 from scripts.lib.command import main, no_options
-from tests.lab import matrix, page
+from scripts.lib.system import Unknown
+from tests.lab import compare, hosts, images, matrix, page
+from tests.lab.options import run_of_row
 from tests.tap import Point, report
 
 # The last has no expected outcome in the table
@@ -49,7 +56,8 @@ def run(outcome):
     pvr = {mode: f'{number:#x}' for number, mode in matrix.LOGICAL.items()}.get(mode)
     l2 = {'outcome': 'booted' if mode else outcome, 'cpu': mode and SAID, 'cpu_version': pvr, 'message': SAID}
     steps = [{**l2, 'do': name, 'outcome': 'done', 'wrong': SAID}] if mode and name != 'booted' else []
-    return {'l1': {'kernel': SAID, 'qemu': SAID, 'complaints': [SAID]}, 'l2': l2, **({'do': steps} if steps else {})}
+    l1 = {'kernel': f'7.3{SAID}', 'qemu': f'QEMU version 1.0{SAID}', 'complaints': [SAID]}
+    return {'l1': l1, 'l2': l2, **({'do': steps} if steps else {})}
 
 
 def twice(values):
@@ -64,8 +72,8 @@ def checks(table, shown):
     cells = {link['href'][1:]: link for link in shown.every('a', 'aria-label') if link['href'].startswith('#')}
     consoles = [link for link in links if not link.startswith('#')]
     yield 'every element ends', shown.wrong
-    yield 'the output of a run is escaped', [small['text'] for small in shown.every('small') if small['text'] not in (
-        SAID, 'consoles')]
+    yield 'the output of a run is escaped', [
+        small['text'] for small in shown.every('small') if not small['text'].endswith((SAID, 'consoles'))]
     yield 'each id is unique', twice(ids)
     yield 'links stay on the page, or lead to the consoles of a row', {*links} - {f'#{name}' for name in ids} - {
         f'consoles/{row["id"]}' for row in rows} | {*twice(consoles)}
@@ -84,6 +92,50 @@ def checks(table, shown):
             row.get(f'data-{choice["name"]}') for row in rows}
 
 
+def compared(found):
+    """As checks(), for the comparison of the results FOUND."""
+    drawn = xml.etree.ElementTree.fromstring('\n'.join(compare.picture(found)))
+    verdicts = [line.cells for line in compare.lines(found)]
+    words = [''.join(text.itertext()) for text in drawn.iter('{http://www.w3.org/2000/svg}text')]
+    marked = [text[0] for text in words if text[0] in page.MARKS.values()]
+    yield 'the picture has the mark of each QEMU in each row', [] if marked == [
+        page.MARKS[verdict] for cells in verdicts for verdict, _ in cells] else marked
+    text = compare.between(compare.README.read_text(), found).partition(compare.MARKERS[0])[2]
+    rows = text.partition(compare.MARKERS[1])[0].splitlines()[2:]
+    yield "README's table has a row for each line, and no markup", [
+        row for row in rows if '<' in row] + ([] if len(rows) == len(verdicts) else [len(rows)])
+
+
+def changed(runs, found):
+    """As checks(), for the changes since an earlier run, in which the last row came to something else."""
+    row = [*found][-1]
+    with tempfile.NamedTemporaryFile('w') as file:
+        json.dump([{**one._asdict(), 'runs': {**results, 'sid': run('another')} if one == row else results}
+                   for one, results in found.items()], file)
+        file.flush()
+        changes = list(matrix.changes(found, matrix.load(file.name)))
+    yield 'only what changed is reported', [] if [one[:3] for one in changes] == [(row, 'sid', 'another')] else changes
+    lines = [line['text'] for line in Page(page.page(runs, changes)).every('li') if ', now ' in line['text']]
+    yield 'the page shows it', [] if len(lines) == 1 and 'Debian sid: another, now ' in lines[0] else lines
+
+
+def selected():
+    """As checks(), for the order of the runs, and for what is not a QEMU."""
+    starts = [same[0] for same in hosts.hosts([run_of_row(row, qemu) for row in matrix.rows() for qemu in QEMUS])]
+    yield 'hosts start in the order of the table', [] if starts == sorted(starts) else starts
+    distro = binaries.qemu('distro')
+    for word, root, wanted in (('/nowhere', None, 'is not a readable file'), ('/bin/sh', None, 'is not a program for'),
+                               (images.probe(), None, 'lacks KVM and pseries'),
+                               (distro, pathlib.Path('/proc'), 'does not start with'),
+                               ('distro', pathlib.Path('/'), 'is for a QEMU at a path')):
+        try:
+            said = binaries.qemus([str(word)], root)
+        except Unknown as e:
+            said = str(e)
+        yield f'--qemu: what {wanted}', [] if wanted in said and '\n' not in said else [said]
+    yield '--qemu: a path', [] if binaries.qemu(str(distro)).version() == distro.version() else [distro.version()]
+
+
 def check():
     no_options(__doc__)
     table = matrix.rows()
@@ -91,7 +143,8 @@ def check():
     verdicts = itertools.cycle(itertools.product((None, 'hung', 'cannot'), repeat=len(QEMUS)))
     runs = [(row, {qemu: run(outcome or row.patched) for qemu, outcome in zip(QEMUS, outcomes)},
              f'consoles/{row.slug()}') for row, outcomes in zip(table, verdicts)]
-    points = checks(table, Page(page.page(runs)))
+    found = dict(run[:2] for run in runs)
+    points = itertools.chain(checks(table, Page(page.page(runs))), compared(found), changed(runs, found), selected())
     return report(Point(name, '\n'.join(map(str, wrong))) for name, wrong in points)['failed'] > 0
 
 

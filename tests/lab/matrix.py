@@ -3,6 +3,7 @@
 """The rows of matrix.table, and what a run came to."""
 
 import itertools
+import json
 import pathlib
 import re
 from typing import NamedTuple
@@ -121,6 +122,25 @@ def came_to(result):
         if last['outcome'] != 'done':
             return f'{name}-{last["outcome"]}'
     return f'{name}:' + LOGICAL.get(int(last['cpu_version'] or '0', 16), 'raw')
+
+
+def changes(found, earlier):
+    """(row, QEMU, earlier outcome, new outcome) where FOUND and EARLIER, {row: {QEMU: result}}, differ."""
+    before = {row.slug(): results for row, results in earlier.items()}
+    for row, results in found.items():
+        for qemu, result in results.items():
+            old = before.get(row.slug(), {}).get(qemu)
+            if old and came_to(old) != came_to(result):
+                yield row, qemu, came_to(old), came_to(result)
+
+
+def load(file):
+    """The results that "matrix --json" wrote to FILE: {row: {QEMU: result}}"""
+    try:
+        rows_there = json.loads(pathlib.Path(file).read_text())
+        return {Row(**{key: row[key] for key in Row._fields}): row['runs'] for row in rows_there}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise Unknown(f'{file} has no results that "scripts/lab matrix --json" wrote: choose such a file') from None
 
 
 def complaints(row, result):

@@ -119,8 +119,11 @@ def verdict(row, qemu, result):
     return True, 'as expected' if row.expected(qemu) else row.verdict(outcome)
 
 
-def run_matrix(table, qemus, qemu_root, jobs, json_file, html_file):
-    """Run the rows of TABLE with QEMUS; return 0 if all results are as expected."""
+def run_matrix(table, qemus, qemu_root, jobs, json_file, html_file, earlier=None):
+    """Run the rows of TABLE with QEMUS; return 0 if all results are as expected.
+
+    EARLIER are the results of an earlier run, from which changes are reported.
+    """
     found, odd, consoles = {row: {} for row in table}, [], Consoles(json_file or html_file)
 
     def report(row, qemu, result, log):
@@ -136,11 +139,14 @@ def run_matrix(table, qemus, qemu_root, jobs, json_file, html_file):
         run_rows(table, qemus, jobs, live, report, qemu_root)
     count = len(table) * len(qemus)
     print(f'{count - len(odd)} of {count} runs as expected')
+    changes = None if earlier is None else list(matrix.changes(found, earlier))
+    for row, qemu, old, new in changes or ():
+        print(f'CHANGED {page.name(row)}, {qemu}: {old}, now {new}')
     if json_file:
         pathlib.Path(json_file).write_text(json.dumps(
             [{**row._asdict(), 'consoles': consoles.name(row), 'runs': results} for row, results in found.items()],
             indent=1) + '\n')
     if html_file:
         pathlib.Path(html_file).write_text(page.page(
-            [(row, results, consoles.name(row)) for row, results in found.items()]))
+            [(row, results, consoles.name(row)) for row, results in found.items()], changes))
     return 1 if odd else 0
