@@ -22,8 +22,7 @@ export CCACHE_NOHASHDIR := 1
 help:
 	@echo 'Try it:     make boot        a nested guest under Debian'\''s QEMU and the patched one'
 	@echo '            make check       all tests (ONLY=PATTERN)'
-	@echo '            make matrix      all rows of tests/lab/matrix.table; see build/matrix.html'
-	@echo '            make compare     README'\''s comparison of four QEMUs, and its picture'
+	@echo '            make matrix      all rows of tests/lab/matrix.table (make compare: those in README)'
 	@echo '            make libvirt     libvirt on four emulated hosts, step by step'
 	@echo '            make host-kit    a tarball with a test for POWER hosts (QEMU=1: with QEMU)'
 	@echo 'Change it:  make kvm tcg     build the patched QEMU for ppc64le, and for this machine'
