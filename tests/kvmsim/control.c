@@ -84,7 +84,7 @@ static const char *do_pr(char **words)
 static const char *do_extension(char **words)
 {
     return vm_set_extension(number(words[0]), number(words[1]))
-           ? NULL : "too many extensions";
+           ? NULL : "no such extension";
 }
 
 static const char *do_caps(char **words)
@@ -108,7 +108,7 @@ static const char *do_refuse(char **words)
 {
     Refusal *refusal = &kernel.refusal[kernel.refusals];
 
-    if (kernel.refusals == sizeof(kernel.refusal) / sizeof(*refusal)) {
+    if (kernel.refusals == COUNT(kernel.refusal)) {
         return "too many refusals";
     }
     refusal->vcpu = number(words[0]);
@@ -139,10 +139,9 @@ static const char *do_poke(char **words)
         memcpy(pair, words[1] + 2 * i, 2);
         bytes[i] = strtoul(pair, NULL, 16);
     }
-    len = vm_copy(number(words[0]), bytes, len, true);
+    vm_copy(number(words[0]), bytes, len, true);
     free(bytes);
-    fprintf(out, "ok %zu\n", len);
-    return silent;
+    return NULL;
 }
 
 /* peek ADDRESS LENGTH: guest memory as hex */
@@ -174,8 +173,7 @@ static const char *do_hypercall(char **words)
         guest.args[i] = number(words[1 + i]);
     }
     guest.sequence++;
-    guest.pending = true;
-    guest.called = guest.idle = false;
+    guest.call = PENDING;
     if (write(guest.doorbell, &ring, sizeof(ring)) < 0) {
         return "the doorbell does not work";
     }
@@ -186,7 +184,7 @@ static const char *do_hypercall(char **words)
 /* What the last hypercall returned, even if the guest has not run since */
 static const char *do_result(char **words)
 {
-    if (!vcpus || !guest.called) {
+    if (!vcpus || guest.call < CALLED) {
         return "the guest has made no hypercall";
     }
     fprintf(out, "ok %ld\n", (long)vcpus->run->papr_hcall.ret);
@@ -258,7 +256,7 @@ static const char *run_command(char *line)
          word = strtok_r(NULL, " \n", &rest)) {
         words[n++] = word;
     }
-    for (size_t i = 0; n && i < sizeof(commands) / sizeof(*commands); i++) {
+    for (size_t i = 0; n && i < COUNT(commands); i++) {
         if (!strcmp(commands[i].name, words[0])) {
             return n > commands[i].words ? commands[i].run(words + 1)
                                          : "too few words";

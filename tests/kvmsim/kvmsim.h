@@ -33,6 +33,8 @@
 /* The page size that QEMU sees: that of a KVM host with 64 KiB pages. */
 #define HOST_PAGE_SIZE          65536
 
+#define COUNT(array)            (sizeof(array) / sizeof(*(array)))
+
 typedef enum { NOT_OURS, SYSTEM, VM, VCPU } FileKind;
 
 typedef struct Reg {
@@ -82,10 +84,11 @@ typedef struct Kernel {
 extern pthread_mutex_t sim_lock;
 extern Kernel kernel;
 extern Vcpu *vcpus;
+extern uint32_t host_pvr;
 
-/* A hypercall that vCPU 0 makes when it next runs. */
+/* A hypercall that vCPU 0 makes when it next runs */
 typedef struct Guest {
-    bool pending, called, idle;
+    enum { NO_CALL, PENDING, CALLED, RETURNED } call;
     unsigned sequence;
     uint64_t nr, args[9];
     int doorbell;               /* an eventfd that wakes KVM_RUN */
@@ -101,20 +104,18 @@ typedef long Handler(Vcpu *vcpu, void *arg);
 
 Handler vm_check_extension, vm_enable_cap, vm_memory_region, vm_smmu_info,
         vm_rmmu_info, vm_cpu_char, vm_allocate_htab, vm_compat_caps,
-        vm_pvinfo, vm_dirty_log;
+        vm_pvinfo;
 Handler vcpu_get_regs, vcpu_set_regs, vcpu_get_sregs, vcpu_set_sregs,
         vcpu_get_reg, vcpu_set_reg, vcpu_get_compat, vcpu_set_compat,
         vcpu_enable_cap, vcpu_run;
 
-/* Make EXTENSION answer VALUE; false if there is no room for it. */
+/* Make EXTENSION answer VALUE; false if this kernel does not know it. */
 bool vm_set_extension(long extension, int value);
-const char *vm_extension_name(long extension);
 
 /* Copy LEN bytes from or to guest memory; return how many are in RAM. */
 size_t vm_copy(uint64_t address, void *bytes, size_t len, bool to_guest);
 
 Vcpu *vcpu_new(int id, struct kvm_run *run);
-uint32_t vcpu_host_pvr(void);
 bool vcpu_runnable(const Vcpu *vcpu);
 
 void sim_note(const char *format, ...) __attribute__((format(printf, 1, 2)));

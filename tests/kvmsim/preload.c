@@ -29,6 +29,7 @@ static struct {
 } files[MAX_FD];
 
 pthread_mutex_t sim_lock = PTHREAD_MUTEX_INITIALIZER;
+uint32_t host_pvr;
 
 static FILE *trace;
 static __thread char note[256];
@@ -163,7 +164,8 @@ static struct {
     ROW(VM, KVM_CREATE_VCPU, create_vcpu),
     ROW(VM, KVM_ENABLE_CAP, vm_enable_cap),
     ROW(VM, KVM_SET_USER_MEMORY_REGION, vm_memory_region),
-    ROW(VM, KVM_GET_DIRTY_LOG, vm_dirty_log),
+    /* a simulated guest writes no memory, so that no page is ever dirty */
+    ROW(VM, KVM_GET_DIRTY_LOG, nothing),
     ROW(VM, KVM_PPC_GET_SMMU_INFO, vm_smmu_info),
     ROW(VM, KVM_PPC_GET_RMMU_INFO, vm_rmmu_info),
     ROW(VM, KVM_PPC_GET_CPU_CHAR, vm_cpu_char),
@@ -189,11 +191,9 @@ static struct {
 #undef SUBJECT
 };
 
-#define CALLS (sizeof(calls) / sizeof(calls[0]))
-
 void sim_counts(void (*put)(const char *name, unsigned long count))
 {
-    for (size_t i = 0; i < CALLS; i++) {
+    for (size_t i = 0; i < COUNT(calls); i++) {
         if (calls[i].count) {
             put(calls[i].name, calls[i].count);
             calls[i].count = 0;
@@ -243,7 +243,7 @@ static long answer(int fd, uint32_t request, void *arg)
     FileKind kind = files[fd].kind;
     long ret;
 
-    for (size_t i = 0; i < CALLS; i++) {
+    for (size_t i = 0; i < COUNT(calls); i++) {
         if (calls[i].on != kind || calls[i].request != request ||
             (calls[i].subject != ANY && calls[i].subject != subject)) {
             continue;
@@ -277,7 +277,7 @@ static int set_pvr(struct dl_phdr_info *program, size_t size, void *arg)
                  PROT_READ | PROT_WRITE | PROT_EXEC);
         for (; code < end; code++) {
             if ((*code & ~target) == mfpvr) {
-                *code = lis | (*code & target) | *(uint32_t *)arg >> 16;
+                *code = lis | (*code & target) | host_pvr >> 16;
             }
         }
     }
@@ -286,11 +286,13 @@ static int set_pvr(struct dl_phdr_info *program, size_t size, void *arg)
 
 static void __attribute__((constructor)) start(void)
 {
-    const char *text = getenv("KVMSIM_PVR");
-    uint32_t pvr = text ? strtoul(text, NULL, 0) : 0;
+    const char *other = getenv("KVMSIM_PVR");
 
-    if (pvr) {
-        dl_iterate_phdr(set_pvr, &pvr);
+    if (other) {
+        host_pvr = strtoul(other, NULL, 0);
+        dl_iterate_phdr(set_pvr, NULL);
+    } else {
+        asm("mfpvr %0" : "=r"(host_pvr));
     }
 }
 

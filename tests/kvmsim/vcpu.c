@@ -19,15 +19,6 @@
 Vcpu *vcpus;
 Guest guest;
 
-uint32_t vcpu_host_pvr(void)
-{
-    const char *other = getenv("KVMSIM_PVR");
-    uint32_t pvr;
-
-    asm("mfpvr %0" : "=r"(pvr));
-    return other ? strtoul(other, NULL, 0) : pvr;
-}
-
 Vcpu *vcpu_new(int id, struct kvm_run *run)
 {
     Vcpu *vcpu = calloc(1, sizeof(*vcpu)), **last;
@@ -38,7 +29,7 @@ Vcpu *vcpu_new(int id, struct kvm_run *run)
     vcpu->id = id;
     vcpu->run = run;
     vcpu->sane = true;
-    vcpu->sregs.pvr = vcpu_host_pvr();
+    vcpu->sregs.pvr = host_pvr;
     for (last = &vcpus; *last; last = &(*last)->next) {
     }
     *last = vcpu;
@@ -85,7 +76,7 @@ long vcpu_set_sregs(Vcpu *vcpu, void *arg)
     struct kvm_sregs *sregs = arg;
 
     sim_note(" pvr 0x%08x", sregs->pvr);
-    if (!kernel.pr && sregs->pvr != vcpu_host_pvr()) {
+    if (!kernel.pr && sregs->pvr != host_pvr) {
         return -EINVAL;
     }
     memcpy(&vcpu->sregs, sregs, sizeof(*sregs));
@@ -105,15 +96,6 @@ static size_t reg_size(uint64_t id)
     return size;
 }
 
-/*
- * Debian's QEMU computes the address of the timebase offset from a null pointer
- * while it plugs a vCPU.  A kernel returns EFAULT for such an address.
- */
-static bool bad_address(const struct kvm_one_reg *one)
-{
-    return one->addr < HOST_PAGE_SIZE;
-}
-
 static Reg *find_reg(Vcpu *vcpu, uint64_t id)
 {
     uint64_t hash = (id ^ id >> 16) * 0x9e3779b1;
@@ -129,38 +111,33 @@ static Reg *find_reg(Vcpu *vcpu, uint64_t id)
     abort();
 }
 
-long vcpu_get_reg(Vcpu *vcpu, void *arg)
+static long copy_reg(Vcpu *vcpu, const struct kvm_one_reg *one, bool set)
 {
-    struct kvm_one_reg *one = arg;
     size_t size = reg_size(one->id);
+    void *theirs = (void *)(uintptr_t)one->addr;
+    void *ours;
 
     sim_note(" 0x%016lx", (long)one->id);
     if (!size) {
         return -EINVAL;
     }
-    if (bad_address(one)) {
+    /* Debian's QEMU passes a member of a null structure when it plugs a vCPU */
+    if (one->addr < HOST_PAGE_SIZE) {
         return -EFAULT;
     }
-    memcpy((void *)(uintptr_t)one->addr, find_reg(vcpu, one->id)->value, size);
+    ours = find_reg(vcpu, one->id)->value;
+    memcpy(set ? ours : theirs, set ? theirs : ours, size);
     return 0;
+}
+
+long vcpu_get_reg(Vcpu *vcpu, void *arg)
+{
+    return copy_reg(vcpu, arg, false);
 }
 
 long vcpu_set_reg(Vcpu *vcpu, void *arg)
 {
-    struct kvm_one_reg *one = arg;
-    size_t size = reg_size(one->id);
-    Reg *reg;
-
-    sim_note(" 0x%016lx", (long)one->id);
-    if (!size) {
-        return -EINVAL;
-    }
-    if (bad_address(one)) {
-        return -EFAULT;
-    }
-    reg = find_reg(vcpu, one->id);
-    memcpy(reg->value, (void *)(uintptr_t)one->addr, size);
-    return 0;
+    return copy_reg(vcpu, arg, true);
 }
 
 long vcpu_get_compat(Vcpu *vcpu, void *arg)
@@ -213,9 +190,7 @@ static void deliver_hypercall(struct kvm_run *run)
     run->papr_hcall.nr = guest.nr;
     run->papr_hcall.ret = INT64_MIN;    /* no hypercall answers that */
     memcpy(run->papr_hcall.args, guest.args, sizeof(guest.args));
-    guest.pending = false;
-    guest.called = true;
-    guest.idle = false;
+    guest.call = CALLED;
     sim_trace("guest hypercall 0x%lx", (long)guest.nr);
 }
 
@@ -251,24 +226,17 @@ static long wait_for_work(Vcpu *vcpu)
 
 long vcpu_run(Vcpu *vcpu, void *arg)
 {
-    bool boot = vcpu->id == 0;
-
     if (!vcpu_runnable(vcpu)) {
-        if (boot && guest.called && !guest.idle) {
-            guest.idle = true;
-            control_event("unrunnable %u", guest.sequence);
-        }
         return -EINVAL;
     }
     while (!vcpu->run->immediate_exit) {
-        if (boot && guest.pending) {
+        if (vcpu->id == 0 && guest.call == PENDING) {
             deliver_hypercall(vcpu->run);
             return 0;
         }
-        if (boot && guest.called && !guest.idle) {
-            guest.idle = true;
-            sim_trace("guest hypercall 0x%lx returned %ld",
-                      (long)guest.nr,
+        if (vcpu->id == 0 && guest.call == CALLED) {
+            guest.call = RETURNED;
+            sim_trace("guest hypercall 0x%lx returned %ld", (long)guest.nr,
                       (long)vcpu->run->papr_hcall.ret);
             control_event("idle %u", guest.sequence);
         }

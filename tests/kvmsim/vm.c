@@ -23,11 +23,11 @@ static struct kvm_userspace_memory_region slots[SLOTS];
  * What KVM_CHECK_EXTENSION answers on HV and on PR.  Extensions that are not
  * here are 0, as in a kernel that does not know them.
  */
-static struct {
-    long extension;
+static struct Extension {
+    long number;
     const char *name;
     int hv, pr;
-} extensions[64] = {
+} extensions[] = {
 #define ROW(name, hv, pr) { KVM_CAP_##name, #name, hv, pr }
     ROW(USER_MEMORY, 1, 1),
     ROW(NR_VCPUS, 2048, 2048),
@@ -80,13 +80,11 @@ static struct {
 #undef ROW
 };
 
-#define EXTENSIONS (sizeof(extensions) / sizeof(extensions[0]))
-
-const char *vm_extension_name(long extension)
+static struct Extension *find_extension(long number)
 {
-    for (size_t i = 0; i < EXTENSIONS && extensions[i].name; i++) {
-        if (extensions[i].extension == extension) {
-            return extensions[i].name;
+    for (size_t i = 0; i < COUNT(extensions); i++) {
+        if (extensions[i].number == number) {
+            return &extensions[i];
         }
     }
     return NULL;
@@ -94,41 +92,35 @@ const char *vm_extension_name(long extension)
 
 bool vm_set_extension(long extension, int value)
 {
-    for (size_t i = 0; i < EXTENSIONS; i++) {
-        if (!extensions[i].name || extensions[i].extension == extension) {
-            extensions[i].extension = extension;
-            extensions[i].hv = extensions[i].pr = value;
-            if (!extensions[i].name) {
-                extensions[i].name = "set by the scenario";
-            }
-            return true;
-        }
+    struct Extension *found = find_extension(extension);
+
+    if (found) {
+        found->hv = found->pr = value;
     }
-    return false;
+    return found;
 }
 
 long vm_check_extension(Vcpu *vcpu, void *arg)
 {
-    for (size_t i = 0; i < EXTENSIONS && extensions[i].name; i++) {
-        if (extensions[i].extension == (long)arg) {
-            sim_note(" %s", extensions[i].name);
-            return kernel.pr ? extensions[i].pr : extensions[i].hv;
-        }
+    const struct Extension *found = find_extension((long)arg);
+
+    if (!found) {
+        sim_note(" %ld", (long)arg);
+        return 0;
     }
-    sim_note(" %ld", (long)arg);
-    return 0;
+    sim_note(" %s", found->name);
+    return kernel.pr ? found->pr : found->hv;
 }
 
 /* Answer a KVM_ENABLE_CAP for an extension that the VM or vCPU has. */
 static long enable(const struct kvm_enable_cap *cap, const uint32_t *modeled)
 {
-    const char *name = vm_extension_name(cap->cap);
+    long has = vm_check_extension(NULL, (void *)(uintptr_t)cap->cap);
 
-    sim_note(" %s 0x%lx", name ? name : "?", (long)cap->args[0]);
+    sim_note(" 0x%lx", (long)cap->args[0]);
     for (; *modeled; modeled++) {
         if (*modeled == cap->cap) {
-            return vm_check_extension(NULL, (void *)(uintptr_t)cap->cap)
-                   ? 0 : -EINVAL;
+            return has ? 0 : -EINVAL;
         }
     }
     control_event("unmodeled KVM_ENABLE_CAP %u", cap->cap);
@@ -169,12 +161,6 @@ long vm_memory_region(Vcpu *vcpu, void *arg)
         return -EINVAL;
     }
     slots[region->slot] = *region;
-    return 0;
-}
-
-/* A simulated guest writes no memory, so that no page is ever dirty. */
-long vm_dirty_log(Vcpu *vcpu, void *arg)
-{
     return 0;
 }
 
