@@ -11,20 +11,6 @@ from tests.kvmsim import power
 MODES = [*power.CAPS][:-1]
 # CAS reads at most this many records of the guest's list
 RECORDS = 512
-STANZA = '''
-[seed-{seed}] B8: a random host and guest
-topic = host-compat
-host = {host}
-kernel = {kernel}
-kvm = {kvm}
-caps = {caps}
-caps-size = {size}
-device-tree = {tree}
-smp = {smp}
-machine = {machine}
-firmware = {firmware}
-mmu = {mmu}
-'''
 
 
 def random_refusals(rng, vcpus, most):
@@ -109,19 +95,20 @@ def generate(seed):
     if rng.random() < 0.2:
         # QEMU exits at CAS if a guest asks for XIVE on a machine that started in POWER8 mode
         options.append('max-cpu-compat=' + rng.choice(MODES + ['power8'] * (old_modes and mmu == 'old')))
-    text = STANZA.format(
-        seed=seed, host=host, kernel=rng.choice(('7.3', '7.3', '7.3', '7.2', '6.12')), kvm=kvm,
-        caps=f'{random_caps(rng):#x}', size=rng.choice((24, 24, 32, 64)), tree=random_tree(rng),
-        smp=smp if ',' in smp else f'{smp},maxcpus={vcpus + 2}', machine=','.join(options),
-        firmware='slof' if rng.random() < 0.8 else 'vof',
-        mmu=mmu)
+    settings = {
+        'topic': 'host-compat', 'host': host, 'kernel': rng.choice(('7.3', '7.3', '7.3', '7.2', '6.12')), 'kvm': kvm,
+        'caps': f'{random_caps(rng):#x}', 'caps-size': rng.choice((24, 24, 32, 64)), 'device-tree': random_tree(rng),
+        'smp': smp if ',' in smp else f'{smp},maxcpus={vcpus + 2}', 'machine': ','.join(options),
+        'firmware': 'slof' if rng.random() < 0.8 else 'vof', 'mmu': mmu}
     if rng.random() < 0.25:
-        text += f'caps-error = {rng.choice(power.ERRNOS)}{rng.choice(("", " once", " size 24", " once size 16"))}\n'
+        settings['caps-error'] = rng.choice(power.ERRNOS) + rng.choice(('', ' once', ' size 24', ' once size 16'))
     if rng.random() < 0.2:
-        text += f'refuse = {random_refusals(rng, vcpus, 2)}\n'
+        settings['refuse'] = random_refusals(rng, vcpus, 2)
+    text = '\n'.join([f'[seed-{seed}] B8: a random host and guest',
+                      *(f'{key} = {value}' for key, value in settings.items())])
     steps = random_steps(rng, host, vcpus, old_modes, kvm)
     return text, itertools.chain(['cont'], itertools.islice(steps, rng.randint(100, 300)))
 
 
 def stanza(text, steps):
-    return f'{text}steps =\n' + ''.join(f'    {step}\n' for step in steps)
+    return f'{text}\nsteps =\n' + ''.join(f'    {step}\n' for step in steps)
