@@ -57,7 +57,7 @@ COMMANDS = [
     ('kvmsim: tests/kvmsim/README.md:1: expected ', ['run', 'tests/kvmsim/README.md']),
     ('kvmsim: nobody is not a topic: choose one of host-compat, ', ['suite', '--topic', 'nobody']),
     ('kvmsim: nobody is not a scenario: choose one of ', ['run', 'nobody']),
-    ("invalid choice: 'other'", ['run', 'limited-no-cas', '--qemu', 'other']),
+    ('kvmsim: other is not a readable file: give --qemu patched, ', ['run', 'limited-no-cas', '--qemu', 'other']),
 ]
 
 

@@ -48,9 +48,6 @@ def list_of(convert):
     return lambda text: [convert(word) for word in text.split()]
 
 
-behaviors = list_of(one_of(*(f'B{n}' for n in range(1, 21))))
-
-
 def word(text):
     return text
 
@@ -170,6 +167,7 @@ MACHINE_KEYS = {
     'firmware': (one_of('slof', 'vof'), 'slof'),
 }
 SCENARIO_KEYS = {
+    'behavior': (list_of(one_of(*(f'B{n}' for n in range(1, 21)))), None), 'title': (word, None),
     'topic': (topic, None), 'like': (word, None), 'each': (word, None), 'steps': (word, None),
     'guest': (list_of(list_entry), 'raw power9 power10 power11'),
     'mmu': (one_of('radix', 'hash', 'old', 'no-vectors', 'no-vector-5'), 'radix'),

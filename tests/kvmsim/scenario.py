@@ -25,11 +25,9 @@ class Mistake(Unknown):
 
 @dataclasses.dataclass
 class Stanza:
-    """[NAME] BEHAVIOR...: TITLE, and its keys: for each the lines of its value, as (number, text)."""
+    """[NAME], and its keys: for each the lines of its value, as (number, text)."""
     line: int
     name: str | None
-    behavior: str | None
-    title: str | None
     keys: dict
 
     def text(self, key):
@@ -39,7 +37,7 @@ class Stanza:
         """The stanza with VALUES in place of its variables."""
         def fill(text):
             return re.sub(r'\$([A-Z])', lambda found: values.get(found[1], found[0]), text)
-        return dataclasses.replace(self, name=fill(self.name), title=fill(self.title), keys={
+        return Stanza(self.line, fill(self.name), {
             key: [(line, fill(text)) for line, text in lines] for key, lines in self.keys.items()})
 
 
@@ -99,7 +97,7 @@ def steps_of(line, text):
 
 def stanzas(path, content):
     """Yield a Stanza for the lines above all stanzas, whose name is None, then each stanza."""
-    stanza, key = Stanza(0, None, None, None, {}), None
+    stanza, key = Stanza(0, None, {}), None
     for line, text in enumerate(content.splitlines(), 1):
         bare = text.strip()
         if not bare or bare.startswith('#'):
@@ -110,7 +108,7 @@ def stanzas(path, content):
             stanza.keys[key].append((line, bare))
         elif head:
             yield stanza
-            stanza, key = Stanza(line, *head.groups(), {}), None
+            stanza, key = Stanza(line, head[1], {'behavior': [(line, head[2])], 'title': [(line, head[3])]}), None
         elif pair and (stanza.name or pair[1] == 'topic'):
             key = pair[1]
             if key in stanza.keys:
@@ -169,16 +167,12 @@ def build(path, stanza):
             steps += steps_of(line, text)
         except ValueError as e:
             raise Mistake(path, line, e) from None
-    try:
-        behavior = grammar.behaviors(stanza.behavior)
-    except ValueError as e:
-        raise Mistake(path, stanza.line, e) from None
     own = convert(path, stanza, grammar.SCENARIO_KEYS)
     source, target = convert(path, stanza, grammar.MACHINE_KEYS), None
     if any(step.target or step.verb == 'migrate' for step in steps):
         changed = {key for key in grammar.MACHINE_KEYS if f'to.{key}' in stanza.keys}
         target = {**source, **convert(path, stanza, {key: grammar.MACHINE_KEYS[key] for key in changed}, 'to.')}
-    return Scenario(stanza.name, str(path), stanza.title, own['topic'], behavior, own['guest'], own['mmu'],
+    return Scenario(stanza.name, str(path), own['title'], own['topic'], own['behavior'], own['guest'], own['mmu'],
                     source, target, steps)
 
 
