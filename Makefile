@@ -82,7 +82,7 @@ host-kit: $(if $(QEMU),kvm,$(home)/.ready)
 quick coverage: kvm tcg
 	@$(built) tests.$@
 
-# ONLY=FILE|FILE:LINE, JOBS=N
+# ONLY=TOPIC|FILE|FILE:LINE, JOBS=N
 mutants: kvm tcg
 	@$(built) tests.mutants $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS))
 

@@ -21,6 +21,8 @@ import tempfile
 from scripts.debian import binaries
 from scripts.lib.command import Parser, main
 from scripts.lib.system import TOP, Error, Unknown, locked, say
+from scripts.queue.git import BASE_REF
+from scripts.queue.topics import entries, queue
 from tests import reach
 from tests.kvmsim import machine
 from tests.relink import JOBS, added_lines, commands, grafted, relink
@@ -144,11 +146,27 @@ def every():
     return [Mutant(number, *one) for number, one in enumerate(found, 1)]
 
 
+def topic_of():
+    """{(file, line): topic}, for lines that are committed in the grafted tree."""
+    tree, found = grafted(), {}
+    commits = tree.git('rev-list', '--reverse', f'{BASE_REF}..HEAD').split()
+    topics = dict(zip(commits, (entry.topic for entry in entries(queue().values()))))
+    for name in added_lines():
+        for line in tree.git('blame', '-s', '-l', 'HEAD', '--', name).splitlines():
+            commit, number = re.match(r'\^?(\w+)(?: \S+)? +(\d+)\)', line).groups()
+            found[name, int(number)] = topics.get(commit)
+    return found
+
+
 def chosen(only):
-    """The mutants in ONLY: a file, or FILE:LINE."""
+    """The mutants in ONLY: a topic, a file, or FILE:LINE."""
     name, _, line = (only or '').partition(':')
+    if only in queue():
+        topics = topic_of()
+        return [mutant for mutant in every() if topics.get((mutant.file, mutant.line)) == only]
     if only and not (name in added_lines() and (line.isdigit() or not line)):
-        raise Unknown(f'{only} is not FILE or FILE:LINE: choose one of {", ".join(sorted(added_lines()))}')
+        raise Unknown(f'{only} is not a topic, FILE or FILE:LINE: choose one of '
+                      f'{", ".join([*queue(), *sorted(added_lines())])}')
     return [mutant for mutant in every() if name in ('', mutant.file) and line in ('', str(mutant.line))]
 
 
@@ -263,7 +281,7 @@ def try_all(mutants, jobs):
 
 def run():
     parser = Parser(description=__doc__)
-    parser.add_argument('--only', metavar='WHAT', help='FILE or FILE:LINE')
+    parser.add_argument('--only', metavar='WHAT', help='TOPIC, FILE or FILE:LINE')
     parser.add_argument('--jobs', metavar='N', type=int, default=JOBS)
     args = parser.parse_args()
     with locked('mutants', 'waiting for another make mutants to end'):

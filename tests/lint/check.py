@@ -212,6 +212,8 @@ def checks(only):
     yield 'scripts/ imports nothing of tests/', check_rooms
     yield 'Python finds its modules', check_path
     yield 'the language of programs', check_language
+    # for pylint, which imports what the files import
+    os.environ['PYTHONPATH'] = str(TOP)
     for words, names in ((['shellcheck'], shell), (['flake8', f'--config={SETUP}'], python),
                          (['pylint', f'--rcfile={SETUP}'], python), (['codespell', f'--config={SETUP}'], ours()),
                          (CPPCHECK, ours('*.c'))):
