@@ -20,7 +20,7 @@ README, PICTURE = TOP / 'README.md', TOP / 'docs/compare.svg'
 MARKERS = '<!-- make compare -->\n', '<!-- make compare: end -->\n'
 TITLE = 'What QEMUs do on POWER hosts in an older CPU mode'
 # Sizes in the picture
-ROW, LINE, FIRST, COLUMN, WRAP = 58, 16, 350, 220, 28
+ROW, LINE, FIRST, COLUMN, WRAP = 58, 16, 390, 240, 28
 FILL = {matrix.RIGHT: '#c9efd2', matrix.WRONG: '#f8cfcb', matrix.CANNOT: '#e5e7eb'}
 
 
