@@ -190,15 +190,15 @@ def lines(command, options, said='', patience=PATIENCE):
 def machine(image, capability, cpu, limit=None):
     options = f'pseries,{capability}=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off'
     options += f',max-cpu-compat={limit}' if limit else ''
-    return ['-machine', options, '-cpu', cpu, '-smp', '2', '-bios', image]
+    return ['-machine', options, '-cpu', cpu, '-smp', '2', '-m', '256M', '-bios', image]
 
 
-def in_one_qemu(command, options, steps, state):
+def in_one_qemu(command, options, steps, state, patience=PATIENCE):
     """The first of STEPS that is wrong, or None; then the partition migrates to the file STATE, if that is set."""
     with tempfile.TemporaryDirectory() as home:
         def answers(asked, count):
             got = lines(command, [*options, '-monitor', f'unix:{home}/monitor,server=on,wait=off'],
-                        asked if state else f'{asked}\ne')
+                        asked if state else f'{asked}\ne', patience)
             yield from itertools.islice(got, count)
             if state:
                 typed(f'{home}/monitor', f'migrate "exec:cat >{state}"')
@@ -208,11 +208,11 @@ def in_one_qemu(command, options, steps, state):
         return calls.wrong(steps, answers)
 
 
-def check_calls(command, options, steps):
+def check_calls(command, options, steps, patience=PATIENCE):
     """Check STEPS; another QEMU makes those after a step "migrate", or Debian's those after "migrate debian"."""
     first, *rest = re.split('\n(migrate|migrate debian)\n', '\n'.join(steps))
     with tempfile.NamedTemporaryFile() as state:
-        said = in_one_qemu(command, options, first.splitlines(), state.name if rest else None)
+        said = in_one_qemu(command, options, first.splitlines(), state.name if rest else None, patience)
         if rest and not said:
             said = in_one_qemu(command if rest[0] == 'migrate' else debian(),
                                [*options, '-incoming', f'exec:cat {state.name}'], rest[1].splitlines(), None)
@@ -221,7 +221,8 @@ def check_calls(command, options, steps):
 
 def check_wrong(command, options, steps, wanted):
     """Check that QEMU gets STEPS wrong, and that what is wrong includes WANTED."""
-    said = outcome(functools.partial(check_calls, options=options, steps=steps), command) or 'nothing'
+    patience = STILL if 'no answer' in wanted else PATIENCE
+    said = outcome(lambda command: check_calls(command, options, steps, patience), command) or 'nothing'
     return None if wanted in said else f'wrong is {said}; expected {wanted}'
 
 
@@ -291,7 +292,7 @@ def check_monitor(command, options, commands, wanted, words):
 def check_refused(command, options, wanted):
     """Check that QEMU does not start and prints WANTED, or that it starts if that is empty."""
     try:
-        next(lines(command, options), None)
+        next(lines(command, options, patience=PATIENCE if wanted else STILL), None)
         said = ''
     except Error as e:
         said = str(e)
