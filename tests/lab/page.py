@@ -10,8 +10,8 @@ from html import escape
 from tests.lab.matrix import CANNOT, RIGHT, WRONG, came_to, complaints, title
 
 TEMPLATE = pathlib.Path(__file__).with_name('page.html')
+CHANGED, ODD = ' class="changed"', ' class="odd"'
 MARKS = {RIGHT: '\u2713', WRONG: '\u2717', CANNOT: '\u2013'}
-FACETS = {'host': 'host', 'mode': 'mode of the host', 'api': 'nested API', 'outcome': 'outcome'}
 
 
 def name(row):
@@ -32,11 +32,6 @@ def marks(row, results):
     return ''.join(f'<span class="{word}">{MARKS[word]}</span>' for word in verdicts(row, results).values())
 
 
-def facets(row, results):
-    """The values by which the page can be filtered."""
-    return {'host': row.host, 'mode': row.mode(), 'api': row.api, 'outcome': in_words(row, results)}
-
-
 def cell(row, qemu, result):
     outcome, l2 = came_to(result), result['l2']
     said, word, expected = complaints(row, result), row.verdict(outcome), row.expected(qemu) or outcome
@@ -48,25 +43,16 @@ def cell(row, qemu, result):
         lines.append(escape(f'{step["do"]} {step["outcome"]}' + (
             f', {step["cpu"]}, {step["wrong"]} corrupt blocks' if step['cpu'] else '')))
     lines += [f'<small>{escape(l2["message"])}</small>'] if l2['message'] else []
-    return f'<td{" class=odd" if said or outcome != expected else ""}>{"<br>".join(lines)}</td>'
+    return f'<td{ODD if said or outcome != expected else ""}>{"<br/>".join(lines)}</td>'
 
 
 def table_row(row, results, consoles):
-    data = ''.join(f' data-{key}="{escape(value)}"' for key, value in facets(row, results).items())
     changed = len({came_to(result) for result in results.values()}) > 1
     link = f'<a href="{escape(consoles)}" aria-label="consoles of {escape(name(row))}">consoles</a>'
-    return f'<tr id="{row.slug()}"{data}{" class=changed" if changed else ""}>' \
-           f'<th scope="row">{row.l1()}<br><small>{link}</small></th>' \
+    return f'<tr id="{row.slug()}"{CHANGED if changed else ""}>' \
+           f'<th scope="row">{row.l1()}<br/><small>{link}</small></th>' \
            f'<td>{row.kvm()}</td><td>{escape(row.guest())}</td>' \
            + ''.join(cell(row, qemu, result) for qemu, result in results.items()) + f'<td>{escape(row.why)}</td></tr>'
-
-
-def filters(runs):
-    """A selection for each of FACETS, with the values that occur."""
-    for key, label in FACETS.items():
-        values = dict.fromkeys(facets(row, results)[key] for row, results, _ in runs)
-        options = ''.join(f'<option>{escape(value)}</option>' for value in values)
-        yield f'<label>{label} <select name="{key}"><option value="">all</option>{options}</select></label>'
 
 
 def legend(runs):
@@ -105,8 +91,8 @@ def page(runs, changes=None):
     return string.Template(TEMPLATE.read_text()).substitute(
         counts=escape(', '.join(f'{title(qemu)}: {right[qemu]} of {len(runs)} rows right' for qemu in versions)),
         kernels=escape(', '.join(sorted({result['l1']['kernel'] for result in results}))),
-        changes=since(changes), filters='\n'.join(filters(runs)), order=escape(', '.join(map(title, versions))),
+        changes=since(changes), order=escape(', '.join(map(title, versions))),
         legend=''.join(legend(runs)), overview='\n'.join(overview(runs)),
-        heads=''.join(f'<th scope="col">{escape(title(qemu))}<br><small>{escape(version)}</small></th>'
+        heads=''.join(f'<th scope="col">{escape(title(qemu))}<br/><small>{escape(version)}</small></th>'
                       for qemu, version in versions.items()),
         rows='\n'.join(table_row(*run) for run in runs))
