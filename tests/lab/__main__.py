@@ -8,51 +8,51 @@ import pathlib
 
 from scripts.debian import binaries
 from scripts.lib.command import Parser, main
-from scripts.lib.system import Error, Unknown
 from tests.lab import compare, here, libvirt, life, matrix, options, stack, tables
-from tests.lab.hosts import JOBS
 from tests.lab.live import Live
 
 
-def open_log(name, option):
-    try:
-        return open(name or os.devnull, 'w', encoding='utf-8')
-    except OSError as e:
-        raise Unknown(f'cannot write {name} ({e.strerror}): give {option} a file in an existing directory') from None
+def print_result(args, result, describe):
+    print(json.dumps(result) if args.json else '\n'.join(describe(result)))
 
 
 def run_one(args, does=life.run, **usual):
     """Run one guest; 0 unless a step with libvirt is wrong."""
-    log = []
-    with open_log(args.log, '--log') as file, Live() as live:
-        try:
-            result, _ = does(options.run_of(args, **usual), live, log)
-        finally:
-            file.writelines(f'{line}\n' for line in log)
-    print(json.dumps(result) if args.json else '\n'.join(tables.describe(result)))
+    run_of, log = options.run_of(args, **usual), []
+    try:
+        with Live() as live:
+            result = does(run_of, live, log)
+    finally:
+        if args.log:
+            args.log.write_text(''.join(f'{line}\n' for line in log))
+    print_result(args, result, tables.describe)
     return 'libvirt' in result and not libvirt.is_right(result)
 
 
 def run_here(args):
     """Run guests on this machine; 0 exactly if our QEMU is right everywhere."""
+    here.check()
     with Live() as live:
-        lack = here.missing()
-        if lack:
-            raise Error(lack)
         result = here.measure(args, live)
-    print(json.dumps(result) if args.json else '\n'.join(here.mail(result)))
+    print_result(args, result, here.mail)
     return not result['right']
 
 
 def run_matrix(args):
-    qemus = list(dict.fromkeys(args.qemu.split(',')))
-    earlier = matrix.load(args.against) if args.against else None
-    for option in ('json', 'html'):
-        open_log(getattr(args, option), f'--{option}').close()
     # find mistakes before the first of many runs
-    binaries.qemus([qemu for qemu in qemus if qemu not in binaries.OURS], args.qemu_root)
-    return tables.run_matrix(matrix.select(matrix.rows(), args.only), qemus, args.qemu_root, args.jobs, args.json,
-                             args.html, earlier)
+    args.qemu = list(dict.fromkeys(args.qemu.split(',')))
+    binaries.qemus([qemu for qemu in args.qemu if qemu not in binaries.OURS], args.qemu_root)
+    return tables.run_matrix(args, matrix.select(matrix.rows(), args.only))
+
+
+def json_option(parser):
+    parser.add_argument('--json', action='store_true', help='print one JSON object and nothing else')
+
+
+def run_options(parser, names=None):
+    options.add_run(parser, names)
+    json_option(parser)
+    parser.add_argument('--log', type=options.output, metavar='FILE', help='write the output of all consoles to FILE')
 
 
 def matrix_options(parser):
@@ -60,31 +60,34 @@ def matrix_options(parser):
     parser.add_argument('--qemu', metavar='QEMU,...', default=','.join(matrix.QEMUS), help='the QEMUs to compare, as '
                         'for scripts/lab run, distro and patched by default')
     parser.add_argument('--qemu-root', metavar='DIR', type=pathlib.Path, help=binaries.ROOT_HELP)
-    parser.add_argument('--jobs', type=options.positive, default=JOBS, metavar='N', help='hosts at a time')
-    parser.add_argument('--json', metavar='FILE', help='write all results there, and the consoles beside it')
-    parser.add_argument('--html', metavar='FILE', help='write a page there, and the consoles beside it')
-    parser.add_argument('--against', metavar='FILE', help='also say what changed since the run that wrote this --json')
+    parser.add_argument('--jobs', type=options.positive, default=tables.JOBS, metavar='N', help='hosts at a time')
+    for kind, what in (('json', 'all results'), ('html', 'a page')):
+        parser.add_argument(f'--{kind}', type=options.output, metavar='FILE',
+                            help=f'write {what} there, and the consoles beside it')
+    parser.add_argument('--against', type=matrix.load, metavar='FILE',
+                        help='also say what changed since the run that wrote this --json')
 
 
 def here_options(parser):
-    parser.add_argument('--qemu', type=options.program, metavar='PATH', required=True, help='the QEMU to test')
-    parser.add_argument('--other', type=options.program, metavar='PATH', help='a QEMU to compare it with')
-    parser.add_argument('--kernel', type=options.readable, metavar='VMLINUX',
+    program = options.file(os.X_OK, 'an executable: choose the path of qemu-system-ppc64 or qemu-kvm')
+    kernel = options.file(os.R_OK, 'a readable file: choose a kernel, vmlinux or vmlinuz')
+    parser.add_argument('--qemu', type=program, metavar='PATH', required=True, help='the QEMU to test')
+    parser.add_argument('--other', type=program, metavar='PATH', help='a QEMU to compare it with')
+    parser.add_argument('--kernel', type=kernel, metavar='VMLINUX',
                         help="the guests' kernel, this machine's own by default")
     parser.add_argument('--l2-machine', metavar='OPTS', help='more options of the pseries machine')
-    parser.add_argument('--json', action='store_true', help='print one object and nothing else')
+    json_option(parser)
 
 
 # (command, help, options, function)
 COMMANDS = (
-    ('run', 'start one guest on one host', options.add_options, run_one),
+    ('run', 'start one guest on one host', run_options, run_one),
     ('boot', "boot the guests that show the problem, under Debian's QEMU and ours", None,
      lambda _: tables.boot()),
     ('matrix', 'run all rows of tests/lab/matrix.table', matrix_options, run_matrix),
     ('compare', 'write the comparison of four QEMUs in README, and docs/compare.svg', None,
      lambda _: compare.compare()),
-    ('libvirt', 'use libvirt on one host, step by step',
-     lambda parser: options.add_options(parser, options.LIBVIRT),
+    ('libvirt', 'use libvirt on one host, step by step', lambda parser: run_options(parser, options.LIBVIRT),
      lambda args: run_one(args, libvirt.run, timeout=300)),
     ('libvirt-all', 'use libvirt on four hosts, with both nested APIs', None,
      lambda _: tables.run_libvirt(libvirt.ROWS)),

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from scripts.debian import binaries
 from scripts.lib.command import main, no_options
 from scripts.lib.system import Unknown
-from tests.lab import compare, hosts, images, matrix, page
+from tests.lab import compare, images, matrix, page, tables
 from tests.lab.options import run_of_row
 from tests.tap import Point, report
 
@@ -91,7 +91,7 @@ def changed(runs, found):
 
 def selected():
     """As checks(), for the order of the runs, and for what is not a QEMU."""
-    starts = [same[0] for same in hosts.hosts([run_of_row(row, qemu) for row in matrix.rows() for qemu in QEMUS])]
+    starts = [same[0] for same in tables.hosts([run_of_row(row, qemu) for row in matrix.rows() for qemu in QEMUS])]
     yield 'hosts start in the order of the table', [] if starts == sorted(starts) else starts
     distro = binaries.qemu('distro')
     for word, root, wanted in (('/nowhere', None, 'is not a readable file'), ('/bin/sh', None, 'is not a program for'),

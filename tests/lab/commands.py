@@ -21,7 +21,7 @@ CONSOLES = ('l1', 'l2', 'qmp', 'l2-to', 'qmp-to')
 COMMAND_LINE = 'console=hvc0 quiet panic=-1 initcall_blacklist=load_system_certificate_list'
 # With an unpatched L0, L2 hangs as soon as L1 clears reference bits
 L0_NEEDS = {'distro': ' damon_stat.enabled=0', 'patched': ''}
-# Tells L2's init to start the work that tests/lab/work.c checks during steps
+# Tells L2's init to start the work that it checks during steps
 L2_WORK = ' -- work'
 # The firmware of an emulated PowerNV machine advertises no mitigation that KVM could pass on
 POWERNV_GUEST = ',cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off'
@@ -56,13 +56,11 @@ def powernv_command(config, kernel, initrd):
             '-device', f'virtio-serial-pci,bus=pcie.0,max_ports={len(CONSOLES) + 1}']
 
 
-def pseries_console(name):
+def attach(config, name):
+    """What connects the chardev NAME of L0's QEMU."""
+    if config.l0_stack and name != 'l0':
+        return ['-device', f'virtconsole,chardev={name},nr={CONSOLES.index(name) + 1}']
     return ['-serial', f'chardev:{name}']
-
-
-def powernv_console(name):
-    return ['-serial', f'chardev:{name}'] if name == 'l0' else \
-        ['-device', f'virtconsole,chardev={name},nr={CONSOLES.index(name) + 1}']
 
 
 def l1_command(config, memory):
@@ -82,18 +80,39 @@ def cpus(config):
     return f'{config.smp},maxcpus={int(count) + int(threads[1] if threads else 1)}'
 
 
+def l2_options(config, machine, kernel, initrd, disk):
+    """The options of L2's QEMU on any host, without what connects its consoles."""
+    return ['-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm', '-machine', machine,
+            '-serial', 'chardev:l2', '-mon', 'chardev=qmp,mode=control',
+            '-blockdev', f'qcow2,node-name=disk,file.driver=file,file.filename={disk}',
+            '-kernel', str(kernel), '-initrd', str(initrd), '-append', COMMAND_LINE + (L2_WORK if config.do else '')]
+
+
 def l2_command(config, console, monitor, extra):
     machine = f'pseries,x-vof=on{L1_PAGES[config.pages]}{POWERNV_GUEST if config.l0_stack else ""}' + \
         (f',{config.l2_machine}' if config.l2_machine else '')
-    words = [
-        'qemu-system-ppc64', '-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm',
-        '-machine', machine, '-cpu', config.l2_cpu, '-smp', cpus(config), '-m', '256M',
-        '-chardev', f'serial,id=l2,path=/dev/hvc{CONSOLES.index(console)}', '-serial', 'chardev:l2',
-        '-chardev', f'serial,id=qmp,path=/dev/hvc{CONSOLES.index(monitor)}', '-mon', 'chardev=qmp,mode=control',
-        '-blockdev', 'qcow2,node-name=disk,file.driver=file,file.filename=/l2/disk',
-        '-trace', L2_TRACE, '-kernel', '/l2/vmlinux', '-initrd', '/l2/initrd',
-        '-append', COMMAND_LINE + (L2_WORK if config.do else ''), *extra]
-    return shlex.join(words)
+    words = ['qemu-system-ppc64', *l2_options(config, machine, '/l2/vmlinux', '/l2/initrd', '/l2/disk'),
+             '-cpu', config.l2_cpu, '-smp', cpus(config), '-m', '256M', '-trace', L2_TRACE]
+    for name, place in (('l2', console), ('qmp', monitor)):
+        words += ['-chardev', f'serial,id={name},path=/dev/hvc{CONSOLES.index(place)}']
+    return shlex.join([*words, *extra])
+
+
+def near(mode, allowed):
+    """{mode, below, above}: MODE and its neighbors, without those that do not exist, or that are not ALLOWED below."""
+    number = MODES.index(mode)
+    below, above = [older for older in MODES[:number] if older in allowed], MODES[number + 1:]
+    return {'mode': mode, **dict(zip(['below'], below[-1:])), **dict(zip(['above'], above))}
+
+
+def fill(row, known):
+    """ROW with the names in braces replaced by values from KNOWN, or None if one is missing."""
+    try:
+        # not format(): regular expressions contain braces, too
+        return row._replace(**{key: re.sub(r'{([a-z]+)}', lambda name: known[name[1]], text)
+                               for key, text in row._asdict().items() if isinstance(text, str)})
+    except KeyError:
+        return None
 
 
 def l0_version(command):

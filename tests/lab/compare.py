@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from scripts.debian import binaries
 from scripts.lib.system import TOP, write_whole
-from tests.lab import hosts, matrix
+from tests.lab import matrix, tables
 from tests.lab.guest import WIDE_ELEMENTS
 from tests.lab.live import Live
 from tests.lab.page import MARKS
@@ -30,9 +30,6 @@ class Line(NamedTuple):
     apis: list
     kernels: list
     cells: tuple
-
-    def where(self):
-        return f'API {", ".join(self.apis)}; Linux {", ".join(self.kernels)}'
 
 
 def named(mode):
@@ -99,7 +96,7 @@ def picture(found):
         yield text(FIRST + COLUMN * column + 20, 30, textwrap.wrap(name, WRAP - 6), ' font-weight="bold"')
     for number, line in enumerate(rows, 1):
         top = ROW * number
-        yield text(10, top + 22, [line.host, line.where()])
+        yield text(10, top + 22, [line.host, f'API {", ".join(line.apis)}; Linux {", ".join(line.kernels)}'])
         for column, (verdict, words) in enumerate(line.cells):
             left = FIRST + COLUMN * column + 10
             yield f'<rect x="{left}" y="{top}" width="{COLUMN - 6}" height="{ROW - 6}" rx="4" fill="{FILL[verdict]}" ' \
@@ -119,13 +116,11 @@ def compare():
     rows = matrix.rows('compare')
     found = {row: {} for row in rows}
     binaries.qemus(QEMUS)
-
-    def report(row, qemu, result, _):
-        found[row][qemu] = result
-        live.print(f'{row.l1():<24} {row.api} {row.kernel:<6} {row.guest():<24} {qemu:<8} '
-                   f'{row.verdict(matrix.came_to(result)):<6} {in_words(result)}')
     with Live() as live:
-        hosts.run_rows(rows, QEMUS, hosts.JOBS, live, report)
+        for row, qemu, result, _ in tables.run_rows(rows, QEMUS, live):
+            found[row][qemu] = result
+            live.print(f'{row.l1():<24} {row.api} {row.kernel:<6} {row.guest():<24} {qemu:<8} '
+                       f'{row.verdict(matrix.came_to(result)):<6} {in_words(result)}')
     write_whole(README, between(README.read_text(), found))
     write_whole(PICTURE, '\n'.join([*picture(found), '']))
     return any(row.verdict(matrix.came_to(results['patched'])) != matrix.RIGHT for row, results in found.items())

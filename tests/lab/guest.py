@@ -34,9 +34,6 @@ class Guest:
         self.greeted = self.exited = False
         stack.listeners.append(self)
 
-    def start(self):
-        self.stack.launch(self)
-
     def take(self, name, text):
         """Handle a line of a console, which may belong to another guest."""
         if name == 'l1':
@@ -108,8 +105,7 @@ class Guest:
             self.stack.step()
 
     def wait_exit(self):
-        while not self.exited:
-            self.stack.step()
+        self.stack.until(lambda: self.exited)
 
     def end(self):
         """Return True if QEMU ends; if its monitor does not answer, QEMU ends with L0."""
@@ -123,8 +119,7 @@ class Guest:
 
     def until_up(self):
         """Wait for L2's first report, or for the end of QEMU."""
-        while not (self.report.complete or self.exited):
-            self.stack.step()
+        self.stack.until(lambda: self.report.complete or self.exited)
         if self.report.complete:
             self.stack.progress('L2 userspace')
 

@@ -33,19 +33,14 @@ def libraries(root, *programs):
     return found
 
 
-def stale(output, source):
-    return not output.exists() or output.stat().st_mtime < source.stat().st_mtime
-
-
 def probe():
     """The program that L1 runs, and that is the init of L2."""
-    binary, sources = IMAGES / 'probe', [HERE / 'probe.c', HERE / 'work.c']
+    binary, source = IMAGES / 'probe', HERE / 'probe.c'
     with locked('probe'):
-        if any(stale(binary, source) for source in (*sources, HERE / 'work.h')):
+        if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
             with scratch(IMAGES / 'probe.part') as part:
-                half = part / 'probe'
-                run([CROSS + 'gcc', '-static', '-O2', '-Wall', '-Werror', '-o', str(half), *map(str, sources)])
-                half.rename(binary)
+                run([CROSS + 'gcc', '-static', '-O2', '-Wall', '-Werror', '-o', part / 'probe', source])
+                (part / 'probe').rename(binary)
     return binary
 
 
@@ -74,14 +69,6 @@ def pack(files, links, output, opener=pathlib.Path.open):
         half.rename(output)
 
 
-def l2_initrd():
-    output, init = IMAGES / 'l2.cpio', probe()
-    with locked('l2-initrd'):
-        if stale(output, init):
-            pack({'init': init}, {}, output)
-    return output
-
-
 def bundle(qemu):
     """A QEMU with its own libraries and firmware, run by a launcher: {path below its directory: path here}"""
     firmware = next(place for place in (qemu.root, roots.guest_root()) if (place / 'usr/share/qemu/vof.bin').exists())
@@ -97,7 +84,7 @@ def host_files(kernel, qemu):
     return files | {f'qemu/{name}': path for name, path in bundle(qemu).items()}
 
 
-def initrd(stem, files, opener=pathlib.Path.open):
+def initrd(stem, files, links=LINKS, opener=pathlib.Path.open):
     """The archive of FILES, made again if a file changed."""
     key = hashlib.sha256(''.join(
         f'{name} {path.resolve()} {path.stat().st_mode} {path.stat().st_size} {path.stat().st_mtime_ns}\n'
@@ -106,7 +93,7 @@ def initrd(stem, files, opener=pathlib.Path.open):
     with locked(f'image-{stem}'):
         if not output.exists():
             say(f'packing {stem}')
-            pack(files, LINKS, output, opener)
+            pack(files, links, output, opener)
         hold(output)
         for old in IMAGES.glob(f'{stem}-{"[0-9a-f]" * 16}.cpio'):
             with unused(old) as free:
@@ -120,12 +107,12 @@ def l1_initrd(kernel, qemu, stem='l1', more=None):
     # the same QEMU of two bases is two files
     which = f'{qemu.name.rpartition("/")[2]}-{hashlib.sha256(str(qemu.path).encode()).hexdigest()[:8]}'
     return initrd(f'{stem}-{kernel.home.name}-{which}', {
-        **(more or {}), **host_files(kernel, qemu), 'l2/vmlinux': kernel.vmlinux, 'l2/initrd': l2_initrd(),
-        'l2/disk': qcow2.empty_disk()})
+        **(more or {}), **host_files(kernel, qemu), 'l2/vmlinux': kernel.vmlinux, 'l2/disk': qcow2.empty_disk(),
+        'l2/initrd': initrd('l2', {'init': probe()}, {})})
 
 
 def l0_initrd(kernel, l1):
     """The initramfs of Linux as L0, which contains L1's; compressed, because skiboot accepts at most 128 MiB."""
     return initrd(f'l0-{l1.stem.rpartition("-")[0]}', {
         **host_files(kernel, binaries.qemu('distro')), 'l1/vmlinux': kernel.vmlinux, 'l1/initrd': l1},
-        lambda path, mode: gzip.open(path, mode, compresslevel=1))
+        opener=lambda path, mode: gzip.open(path, mode, compresslevel=1))

@@ -3,7 +3,6 @@
 """Pack everything that "scripts/lab here" needs on a POWER host into a tarball in build/."""
 
 import gzip
-import io
 import modulefinder
 import pathlib
 import sys
@@ -11,10 +10,9 @@ import tarfile
 
 from scripts.debian import binaries
 from scripts.lib.command import Parser, main
-from scripts.lib.system import BUILD, TOP, run
+from scripts.lib.system import BUILD, TOP, run, scratch
 from tests.lab import images
 
-NAME = 'host-kit'
 README = '''\
 Guests on your own POWER host
 =============================
@@ -22,17 +20,14 @@ On ppc64le Linux with /dev/kvm, as root or as a user who may open /dev/kvm:
 
     scripts/lab here --qemu PATH [--other PATH]
 
-PATH is a qemu-system-ppc64: the one to test, and one to compare it with.
-{qemu}
+PATH is a qemu-system-ppc64: the one to test, and one to compare it with. If this
+directory has a QEMU, qemu/qemu-system-ppc64 is a patched one.
+
 The command starts guests with the kernel of this machine, without network or
 disk, and prints a table that you can mail. It needs python3 (3.11 or newer), and
 changes nothing on this machine. "scripts/lab here --help" lists all options.
 
-The guests run only tests/lab/probe, which is built from the C files beside it.
-'''
-OURS = '''\
-This directory contains a patched QEMU: --qemu qemu/qemu-system-ppc64. The
-repository that this tarball comes from builds it from Debian's source.
+The guests run only tests/lab/probe, which is built from probe.c beside it.
 '''
 
 
@@ -41,36 +36,34 @@ def modules():
     finder = modulefinder.ModuleFinder([str(TOP), *sys.path])
     finder.import_hook('tests.lab.__main__')
     found = {pathlib.Path(module.__file__) for module in finder.modules.values() if module.__file__}
-    return sorted({TOP / 'scripts/lab', *(path for path in found if TOP in path.parents)})
-
-
-def contents(with_qemu):
-    """{path in the kit: (mode, bytes)}"""
-    files = {str(path.relative_to(TOP)): path for path in modules()}
-    files.update({str(path.relative_to(TOP)): path for path in TOP.glob('tests/lab/*.[ch]')})
-    files.update({'LICENSE': TOP / 'LICENSE', 'tests/lab/probe': images.probe()})
-    if with_qemu:
-        # with its own libraries, not with the host's
-        files.update({f'qemu/{name}': path for name, path in images.bundle(binaries.qemu('patched')).items()})
-    found = {name: (0o755 if path.stat().st_mode & 0o100 else 0o644, path.read_bytes())
-             for name, path in files.items()}
-    found['README'] = (0o644, README.format(qemu=OURS if with_qemu else '').encode())
-    return found
+    return {TOP / 'scripts/lab', *(path for path in found if TOP in path.parents)}
 
 
 def make(with_qemu):
     """Pack the kit, and return its path."""
-    output = BUILD / f'{NAME}{"-qemu" if with_qemu else ""}.tar.gz'
-    half = output.with_suffix('.part')
+    sources = (*modules(), TOP / 'tests/lab/probe.c', TOP / 'LICENSE')
+    files = {str(path.relative_to(TOP)): path for path in sources}
+    files['tests/lab/probe'] = images.probe()
+    if with_qemu:
+        # with its own libraries, not with the host's
+        files |= {f'qemu/{name}': path for name, path in images.bundle(binaries.qemu('patched')).items()}
+    output = BUILD / f'host-kit{"-qemu" if with_qemu else ""}.tar.gz'
     # reproducible: the same commit gives the same tarball
     stamp = int(run(['git', '-C', str(TOP), 'log', '-1', '--format=%ct']))
-    with gzip.GzipFile(half, 'wb', mtime=stamp) as packed, tarfile.open(fileobj=packed, mode='w') as archive:
-        for name, (mode, data) in sorted(contents(with_qemu).items()):
-            member = tarfile.TarInfo(f'{NAME}/{name}')
-            member.mode, member.size, member.mtime = mode, len(data), stamp
-            archive.addfile(member, io.BytesIO(data))
-    half.rename(output)
-    return output
+
+    def member(info):
+        info.mode, info.mtime = 0o755 if info.mode & 0o100 else 0o644, stamp
+        info.uid = info.gid = 0
+        info.uname = info.gname = ''
+        return info
+    with scratch(output.with_suffix('.part')) as part:
+        files['README'] = part / 'README'
+        files['README'].write_text(README)
+        with gzip.GzipFile(part / 'kit', 'wb', mtime=stamp) as packed, \
+                tarfile.open(fileobj=packed, mode='w', dereference=True) as archive:
+            for name, path in sorted(files.items()):
+                archive.add(path, f'host-kit/{name}', filter=member)
+        return (part / 'kit').rename(output)
 
 
 def pack():

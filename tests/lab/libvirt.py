@@ -13,8 +13,8 @@ import time
 from typing import NamedTuple
 
 from scripts.debian import roots
-from tests.lab import images, life, matrix, stack
-from tests.lab.commands import APIS, COMMAND_LINE, HOSTS, MODES
+from tests.lab import images, life, matrix, options, stack
+from tests.lab.commands import APIS, COMMAND_LINE, HOSTS, MODES, fill, near
 from tests.lab.guest import NOISE, Guest
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -110,22 +110,14 @@ STEPS = (
 )
 
 
-class Row(NamedTuple):
-    """A host and a QEMU on it."""
-    host: str
-    compat: str
-    api: str
-    qemu: str
-
-    def __str__(self):
-        return f'{self.host}, {matrix.limit(self.compat)}, {self.api}, {self.qemu}'
+def rows(*hosts, qemus=matrix.QEMUS, apis=tuple(APIS)):
+    return [options.Run(host, compat, api, qemu=qemu, timeout=600)
+            for host, compat in hosts for api in apis for qemu in qemus]
 
 
-ROWS = [Row(host, compat, api, qemu) for host, compat in
-        (('power11', 'power10'), ('power10', 'power9'), ('power11', 'none'), ('power10', 'none'))
-        for api in APIS for qemu in matrix.QEMUS]
+ROWS = rows(('power11', 'power10'), ('power10', 'power9'), ('power11', 'none'), ('power10', 'none'))
 # What make check runs
-SMOKE = [Row('power11', 'power10', 'v2', 'patched')]
+SMOKE = rows(('power11', 'power10'), qemus=['patched'], apis=['v2'])
 
 
 def l1_initrd(kernel, qemu):
@@ -144,28 +136,9 @@ def facts(config, l1):
     """The values for the names in braces in STEPS."""
     limited = config.compat != 'none'
     mode = config.compat if limited else config.host
-    position = MODES.index(mode)
-    modes = MODES[1:position + 1]
-    found = {'mode': mode, 'modes': ','.join(f'"{name}"' for name in modes), 'names': ', '.join(modes),
-             'source': 'kvm' if l1.get('compat_caps') else 'device-tree'}
-    if limited:
-        found['limit'] = mode
-    if len(modes) > 1:
-        found['below'] = modes[-2]
-    if mode != MODES[-1]:
-        found['above'] = MODES[position + 1]
-    return found
-
-
-def fill(step, known):
-    """STEP with all names in braces replaced by values from KNOWN, or None if one is missing."""
-    texts = {key: getattr(step, key) for key in ('name', 'sees', 'unknown', 'cpu', 'machine') if getattr(step, key)}
-    try:
-        # not format(): regular expressions contain braces, too
-        return step._replace(**{key: re.sub(r'{([a-z]+)}', lambda name: known[name[1]], text)
-                                for key, text in texts.items()})
-    except KeyError:
-        return None
+    modes = MODES[1:MODES.index(mode) + 1]
+    return {**near(mode, modes), 'modes': ','.join(f'"{name}"' for name in modes), 'names': ', '.join(modes),
+            'source': 'kvm' if l1.get('compat_caps') else 'device-tree', **({'limit': mode} if limited else {})}
 
 
 def steps_for(config, l1):
@@ -221,10 +194,9 @@ class User:
         """Run COMMAND in L1: "says" and its output, or "refused" and the output from the first error on."""
         self.count, self.status, self.lines = self.count + 1, None, []
         self.lab.deadline = time.monotonic() + self.lab.config.timeout
-        self.lab.shell(f'{{ {{ {command}; }}; status=$?; echo; echo "exit $status"; }} </dev/null 2>&1 | '
-                       f"sed 's/^/virsh {self.count}: /'")
-        while self.status is None:
-            self.lab.step()
+        self.lab.send('l1', f'{{ {{ {command}; }}; status=$?; echo; echo "exit $status"; }} </dev/null 2>&1 | '
+                            f"sed 's/^/virsh {self.count}: /'")
+        self.lab.until(lambda: self.status is not None)
         words = [word for word in map(plain, self.lines) if word]
         errors = [number for number, word in enumerate(words) if word.startswith('error: ')]
         if errors or self.status:
@@ -242,8 +214,7 @@ class User:
             return said
         if step.tells:
             self.lab.send(guest.console, step.tells)
-        while guest.outcome() == 'hung':
-            self.lab.step()
+        self.lab.until(lambda: guest.outcome() != 'hung')
         if guest.outcome() == 'booted':
             mode = matrix.LOGICAL.get(int(guest.report.values.get('cpu_version', '0'), 16), 'raw')
             count = guest.report.values['cpus']
@@ -257,32 +228,23 @@ def judge(step, seen):
     """STEP as --json prints it, with only the matching part of virsh's output."""
     found = re.search(step.sees, seen)
     kind, _, words = seen.partition(': ')
-    refused = kind == 'refused'
-    shown = 'refused' if refused else found[0] if found and kind == 'says' else seen
-    return {'name': step.name, 'right': bool(found), 'seen': shown, 'libvirt': words if refused else None}
+    shown = {'refused': 'refused', 'says': found[0] if found else seen}.get(kind, seen)
+    return {'name': step.name, 'right': bool(found), 'seen': shown, 'libvirt': words if kind == 'refused' else None}
 
 
-def version(said):
-    found = re.search(r'Using library: libvirt (\S+)', said)
-    if not found:
-        raise stack.Broken(f'libvirt does not run in L1: {said}')
-    return found[1]
-
-
-def run(config, progress=lambda stage: None, log=None):
-    """Do all steps on one host; return (the result as --json prints it, the log), as life.run() does."""
-    log = [] if log is None else log
+def run(config, progress, log):
+    """Do all steps on one host; return the result as --json prints it, as life.run() does."""
     with stack.Stack(config, progress, log, l1_initrd, '2G') as lab:
         result, user = life.boot(lab), User(lab)
         up = time.monotonic()
         progress('libvirt')
-        try:
-            found = version(user.shell(f'sh /libvirt/start one && {virsh("one", "version")}'))
-        except stack.Timeout:
-            raise stack.Broken(
-                f'libvirt was not up after {config.timeout} seconds: allow more with --timeout') from None
-        lab.shell(WATCH)
-        result |= {'libvirt': found, 'steps': []}
+        with stack.coming_up('libvirt', config.timeout):
+            said = user.shell(f'sh /libvirt/start one && {virsh("one", "version")}')
+        lab.send('l1', WATCH)
+        found = re.search(r'Using library: libvirt (\S+)', said)
+        if not found:
+            raise stack.Broken(f'libvirt does not run in L1: {said}')
+        result |= {'libvirt': found[1], 'steps': []}
         hung = False
         for step in steps_for(config, result['l1']):
             progress(step.name)
@@ -294,12 +256,12 @@ def run(config, progress=lambda stage: None, log=None):
         result['hung'] = hung
         result['l1']['complaints'] = stack.complaints(log)
         result['seconds']['steps'] = round(time.monotonic() - up, 1)
-        return result, log
+        return result
 
 
 def runs(configs, progress):
     """Run libvirt with each of CONFIGS in a new L1: (result, log) for each."""
-    return (run(config, progress) for config in configs)
+    return ((run(config, progress, log), log) for config in configs for log in [[]])
 
 
 def is_right(result):

@@ -49,7 +49,7 @@ def migrate(guest):
     place, = set(PLACES) - {guest.place}
     uri = f'unix:{guest.stack.sockets_folder}/migration'
     target = Guest(guest.stack, place, (*plugged(guest), '-incoming', 'defer'))
-    target.start()
+    guest.stack.launch(target)
     target.ask('migrate-incoming', uri=uri)
     guest.ask('migrate-set-capabilities', capabilities=[{'capability': 'events', 'state': True}])
     # on a slow machine, a busy L2 never converges with the default of 300
@@ -81,7 +81,7 @@ STEPS = {function.__name__: function for function in (reboot, savevm, migrate, h
 
 
 def fault(values):
-    """The error that the work in L2 (tests/lab/work.c) found, or None."""
+    """The error that the work in L2 found, or None."""
     if values.get('error') or values.get('wrong') == '0':
         return values.get('error')
     return f'L2 read {values["wrong"]} corrupt blocks of memory' if 'wrong' in values else 'L2 does no work'
@@ -101,9 +101,8 @@ def lead(guest, names):
             outcome, message = 'refused', str(e)
         except stack.Timeout:
             outcome, message = 'hung', guest.message()
-        results.append({'do': name, 'outcome': outcome, 'cpu': values.get('cpu'),
-                        'cpu_version': values.get('cpu_version'), 'cpus': values.get('cpus'),
-                        'rounds': values.get('rounds'), 'wrong': values.get('wrong'), 'message': message})
+        results.append({'do': name, 'outcome': outcome, 'message': message, **{
+            key: values.get(key) for key in ('cpu', 'cpu_version', 'cpus', 'rounds', 'wrong')}})
         if outcome != 'done':
             break
     return guest, results
@@ -111,11 +110,8 @@ def lead(guest, names):
 
 def boot(lab):
     """Boot L1, and return the part of the result that describes the host."""
-    try:
+    with stack.coming_up('L1', lab.config.timeout):
         l1 = stack.boot_l1(lab)
-    except stack.Timeout:
-        raise stack.Broken(
-            f'L1 was not up after {lab.config.timeout} seconds: allow more with --timeout') from None
     return {
         'l0': {'qemu': l0_version(lab.l0), 'machine': lab.config.l0_stack or 'pseries'},
         'l1': {**{key: l1.get(key) for key in ('kernel', 'cpu', 'cpu_version', 'compat_caps')},
@@ -124,16 +120,20 @@ def boot(lab):
     }
 
 
-def run_guest(lab, host):
-    """Start L2 in L1, and end it; return (the result as --json prints it, whether L1 can run another guest)."""
+def run_guest(lab, host, first=lambda guest: {}):
+    """Start L2 in L1, and end it; return (the result as --json prints it, whether L1 can run another guest).
+
+    The result includes HOST, which describes L1, and what FIRST finds when QEMU has started.
+    """
     started = time.monotonic()
     guest = Guest(lab)
-    guest.start()
+    lab.launch(guest)
+    found = first(guest)
     with contextlib.suppress(stack.Timeout):
         guest.until_up()
     l2 = guest.report.values if guest.report.complete else {}
     result = {
-        **host,
+        **host, **found,
         'l2': {'outcome': guest.outcome(), 'cpu': l2.get('cpu'), 'cpu_version': l2.get('cpu_version'),
                'message': guest.message()},
         'seconds': {**host['seconds'], 'l2': round(time.monotonic() - started, 1)},
@@ -146,14 +146,10 @@ def run_guest(lab, host):
     return result, ended
 
 
-def run(config, progress=lambda stage: None, log=None):
-    """Run the stack once; return (the result as --json prints it, the log).
-
-    LOG is a list to which the lines of all consoles are added.
-    """
-    log = [] if log is None else log
+def run(config, progress, log):
+    """Run the stack once; return the result as --json prints it, and add the lines of all consoles to LOG."""
     with stack.Stack(config, progress, log) as lab:
-        return run_guest(lab, boot(lab))[0], log
+        return run_guest(lab, boot(lab))[0]
 
 
 def runs(configs, progress):

@@ -9,48 +9,32 @@ import time
 
 
 class Live:
-    """Shows the current activity and the seconds since the start, on one line of a terminal."""
+    """Shows the current activity, and the seconds until it began, on one line of a terminal."""
 
     def __init__(self):
-        self.text, self.started = 'preparing', time.monotonic()
-        self.ended, self.writing = threading.Event(), threading.Lock()
-        self.on = sys.stderr.isatty()
-        self.ticker = threading.Thread(target=self._tick, daemon=True)
+        self.started, self.shown, self.writing = time.monotonic(), '', threading.Lock()
+        self('preparing')
 
     def __enter__(self):
-        if self.on:
-            self.ticker.start()
         return self
 
     def __exit__(self, *_):
-        if self.on:
-            self.ended.set()
-            self.ticker.join()
+        self._write('')
 
     def __call__(self, text):
-        self.text = text
-        self._draw()
+        line = f'{text} {time.monotonic() - self.started:.0f} s'
+        with self.writing:
+            self.shown = line[:shutil.get_terminal_size().columns - 1]
+            self._write(self.shown)
 
     def print(self, text):
         """Print a line on standard output, which is not overwritten."""
         with self.writing:
             self._write('')
             print(text, flush=True)
-        self._draw()
+            self._write(self.shown)
 
-    def _tick(self):
-        self._draw()
-        while not self.ended.wait(1):
-            self._draw()
-        with self.writing:
-            self._write('')
-
-    def _draw(self):
-        line = f'{self.text} {time.monotonic() - self.started:.0f} s'
-        with self.writing:
-            if not self.ended.is_set():
-                self._write(line[:shutil.get_terminal_size().columns - 1])
-
-    def _write(self, text):
-        if self.on:
+    @staticmethod
+    def _write(text):
+        if sys.stderr.isatty():
             print(f'\r\033[K{text}', end='', file=sys.stderr, flush=True)

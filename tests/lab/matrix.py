@@ -45,9 +45,9 @@ class Row(NamedTuple):
     why: str
 
     def options(self):
-        """The row as options of "scripts/lab run": [(option, value)]"""
-        words = [] if self.extra == '-' else self.extra.split('+')
-        return [(f'--{key}', getattr(self, key)) for key in Row._fields[1:7]] + list(zip(words[::2], words[1::2]))
+        """The row as options of "scripts/lab run"."""
+        words = [word for key in Row._fields[1:7] for word in (f'--{key}', getattr(self, key))]
+        return words + ([] if self.extra == '-' else self.extra.split('+'))
 
     def guest(self):
         """The options of L2's QEMU, without -accel kvm."""
@@ -57,11 +57,8 @@ class Row(NamedTuple):
             text = text.replace(option, words)
         return text
 
-    def mode(self):
-        return limit(self.compat)
-
     def l1(self):
-        return f'{self.host}, {self.mode()}'
+        return f'{self.host}, {limit(self.compat)}'
 
     def kvm(self):
         checks = ', L0 that checks' if self.l0 == 'patched' else ''
@@ -69,7 +66,7 @@ class Row(NamedTuple):
 
     def slug(self):
         """The row's name in links and of files."""
-        return '-'.join(['row', *re.findall('[a-z0-9]+', ' '.join(value for pair in self.options() for value in pair))])
+        return '-'.join(['row', *re.findall('[a-z0-9]+', ' '.join(self.options()))])
 
     def verdict(self, outcome):
         """Whether OUTCOME is what a user wants, the expected outcome with our QEMU; or QEMU is too old for the host."""
@@ -149,8 +146,3 @@ def complaints(row, result):
     if row.l0 != 'patched' or result['l2']['outcome'] == 'guest-wide-elements':
         return []
     return result['l1']['complaints']
-
-
-def plain(text):
-    """TEXT as one short line, for a terminal."""
-    return re.sub(r'\s+', ' ', text or '')[:90]

@@ -55,12 +55,6 @@ def table_row(row, results, consoles):
            + ''.join(cell(row, qemu, result) for qemu, result in results.items()) + f'<td>{escape(row.why)}</td></tr>'
 
 
-def legend(runs):
-    counts = collections.Counter((marks(row, results), in_words(row, results)) for row, results, _ in runs)
-    for (symbols, words), count in counts.items():
-        yield f'<li><span class="marks">{symbols}</span> {escape(words)}: {count}</li>'
-
-
 def overview(runs):
     """One line for each host, with a link to each of its rows."""
     hosts = {}
@@ -92,7 +86,7 @@ def page(runs, changes=None):
         counts=escape(', '.join(f'{title(qemu)}: {right[qemu]} of {len(runs)} rows right' for qemu in versions)),
         kernels=escape(', '.join(sorted({result['l1']['kernel'] for result in results}))),
         changes=since(changes), order=escape(', '.join(map(title, versions))),
-        legend=''.join(legend(runs)), overview='\n'.join(overview(runs)),
+        overview='\n'.join(overview(runs)),
         heads=''.join(f'<th scope="col">{escape(title(qemu))}<br/><small>{escape(version)}</small></th>'
                       for qemu, version in versions.items()),
         rows='\n'.join(table_row(*run) for run in runs))

@@ -7,25 +7,31 @@
  *
  * As process 1 of L2, it reports, and then reads commands from its console, one
  * per line: "report", "reboot", "online N".  On a KVM host, it reports once,
- * including the machine and KVM.  With the argument "work", L2 also runs the
- * workers of work.c, and each report includes their results.
+ * including KVM.
+ *
+ * With the argument "work", processes in L2 notice lost pages and lost
+ * interrupts, and each report includes their results.  Each worker owns some
+ * memory and remembers what it wrote where.  In a round it checks a few blocks
+ * and rewrites them, sleeps, so that it needs a timer interrupt, and wakes its
+ * neighbor, which may be on another CPU.
  *
  * A line of a report is "probe: KEY=VALUE"; the last is "probe: end".
  */
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
-#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <termios.h>
 #include <time.h>
@@ -33,24 +39,43 @@
 
 #include <linux/kvm.h>
 
-#include "work.h"
-
-#define CPUS "/proc/device-tree/cpus"
+#define CPU_VERSION "/proc/device-tree/cpus/*/cpu-version"
 /* How long a plugged CPU may take to appear */
 #define ONLINE_SECONDS 30
 
 /* Linux 7.3, which the cross compiler's own headers may not know */
 #define COMPAT_CAPS_IOCTL       _IO(KVMIO, 0xb8)
 
+#define WORKERS         4
+#define BLOCK_WORDS     512
+#define BLOCKS          512
+#define BLOCKS_A_ROUND  32
+#define ROUND_PAUSE_NS  1000000
+/* A worker that has not answered by then never will */
+#define PATIENCE_MS     60000
+
+typedef struct Answer {
+    unsigned question;
+    uint64_t rounds;
+    uint64_t wrong;
+} Answer;
+
+typedef struct Worker {
+    unsigned number;
+    Answer so_far;
+    uint32_t stamps[BLOCKS];
+    uint64_t blocks[BLOCKS][BLOCK_WORDS];
+} Worker;
+
+/* Shared by all processes: the number of the last question */
+static unsigned *question;
+static int answers[2];
+/* The worker of this number reads from it, its neighbor writes */
+static int wakeups[WORKERS][2];
+
 static bool working;
 
-struct compat_caps {
-    uint64_t size;
-    uint64_t flags;
-    uint64_t bits;
-};
-
-static void report_cpuinfo(bool host)
+static void report_cpuinfo(void)
 {
     char line[256], cpu[256] = "", machine[256] = "";
     unsigned int family, version, pvr = 0;
@@ -73,63 +98,40 @@ static void report_cpuinfo(bool host)
         fclose(f);
     }
     printf("probe: cpu=%s\nprobe: cpus=%d\n", cpu, online);
-    if (host) {
-        printf("probe: pvr=0x%08x\nprobe: machine=%s\n", pvr, machine);
-    }
-}
-
-/* The boot CPU's node comes first: @0 before @8, @8 before @10 */
-static bool comes_first(const char *name, const char *other)
-{
-    size_t length = strlen(name), most = strlen(other);
-
-    return !most || length < most ||
-           (length == most && strcmp(name, other) < 0);
+    printf("probe: pvr=0x%08x\nprobe: machine=%s\n", pvr, machine);
 }
 
 static void report_cpu_version(void)
 {
-    DIR *cpus = opendir(CPUS);
-    struct dirent *entry;
-    char first[sizeof(entry->d_name)] = "";
+    glob_t nodes;
     uint8_t v[4];
+    FILE *f = NULL;
 
-    while (cpus && (entry = readdir(cpus))) {
-        char path[512];
-        uint8_t own[4];
-        FILE *f;
-
-        snprintf(path, sizeof(path), CPUS "/%s/cpu-version", entry->d_name);
-        f = fopen(path, "r");
-        if (!f) {
-            continue;
-        }
-        if (fread(own, 1, sizeof(own), f) == sizeof(own) &&
-            comes_first(entry->d_name, first)) {
-            snprintf(first, sizeof(first), "%s", entry->d_name);
-            memcpy(v, own, sizeof(v));
+    /* Nodes are sorted, so this is CPU 0 of a guest; those of a host agree */
+    if (glob(CPU_VERSION, 0, NULL, &nodes) == 0) {
+        f = fopen(nodes.gl_pathv[0], "r");
+        globfree(&nodes);
+    }
+    if (f) {
+        if (fread(v, sizeof(v), 1, f) == 1) {
+            printf("probe: cpu_version=0x%02x%02x%02x%02x\n",
+                   v[0], v[1], v[2], v[3]);
         }
         fclose(f);
-    }
-    if (cpus) {
-        closedir(cpus);
-    }
-    if (*first) {
-        printf("probe: cpu_version=0x%02x%02x%02x%02x\n",
-               v[0], v[1], v[2], v[3]);
     }
 }
 
 static void report_kvm(void)
 {
-    struct compat_caps caps = { .size = sizeof(caps) };
+    /* size, flags, bits */
+    uint64_t caps[3] = { sizeof(caps) };
     int kvm = open("/dev/kvm", O_RDWR);
     int vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0UL);
 
     if (vm < 0) {
         printf("probe: kvm=%s\n", strerror(errno));
-    } else if (ioctl(vm, COMPAT_CAPS_IOCTL, &caps) == 0) {
-        printf("probe: compat_caps=0x%016" PRIx64 "\n", caps.bits);
+    } else if (ioctl(vm, COMPAT_CAPS_IOCTL, caps) == 0) {
+        printf("probe: compat_caps=0x%016" PRIx64 "\n", caps[2]);
     } else {
         printf("probe: compat_caps_error=%s\n", strerror(errno));
     }
@@ -147,11 +149,128 @@ static void report_kvm(void)
     }
 }
 
+static uint64_t expected(const Worker *w, unsigned block, unsigned word)
+{
+    uint64_t place = (uint64_t)w->number << 24 | block << 12 | word;
+
+    return (place << 32 | w->stamps[block]) * 0x9e3779b97f4a7c15;
+}
+
+static void check_block(Worker *w, unsigned block)
+{
+    for (unsigned i = 0; i < BLOCK_WORDS; i++) {
+        if (w->blocks[block][i] != expected(w, block, i)) {
+            w->so_far.wrong++;
+            return;
+        }
+    }
+}
+
+static void write_block(Worker *w, unsigned block)
+{
+    w->stamps[block]++;
+    for (unsigned i = 0; i < BLOCK_WORDS; i++) {
+        w->blocks[block][i] = expected(w, block, i);
+    }
+}
+
+static void do_round(Worker *w)
+{
+    for (unsigned i = 0; i < BLOCKS_A_ROUND; i++) {
+        unsigned block = rand() % BLOCKS;
+
+        check_block(w, block);
+        write_block(w, block);
+    }
+    w->so_far.rounds++;
+}
+
+static bool answer(Worker *w, unsigned asked)
+{
+    for (unsigned block = 0; block < BLOCKS; block++) {
+        check_block(w, block);
+    }
+    w->so_far.question = asked;
+    return write(answers[1], &w->so_far, sizeof(Answer)) == sizeof(Answer);
+}
+
+static void work(Worker *w)
+{
+    const struct timespec pause = { .tv_nsec = ROUND_PAUSE_NS };
+    int next = wakeups[(w->number + 1) % WORKERS][1];
+    char token = 0;
+
+    srand(w->number);
+    for (unsigned block = 0; block < BLOCKS; block++) {
+        write_block(w, block);
+    }
+    while (write(next, &token, 1) == 1 &&
+           read(wakeups[w->number][0], &token, 1) == 1) {
+        unsigned asked = __atomic_load_n(question, __ATOMIC_ACQUIRE);
+
+        do_round(w);
+        nanosleep(&pause, NULL);
+        if (asked != w->so_far.question && !answer(w, asked)) {
+            break;
+        }
+    }
+    _exit(1);
+}
+
+/* Start the workers, which run until the guest ends */
+static bool start_work(void)
+{
+    question = mmap(NULL, sizeof(*question), PROT_READ | PROT_WRITE,
+                    /* cppcheck-suppress invalidFunctionArg ; wants a file */
+                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (question == MAP_FAILED || pipe(answers) < 0) {
+        return false;
+    }
+    for (unsigned i = 0; i < WORKERS; i++) {
+        if (pipe(wakeups[i]) < 0) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < WORKERS; i++) {
+        pid_t child = fork();
+
+        if (child < 0) {
+            return false;
+        }
+        if (child == 0) {
+            Worker *w = calloc(1, sizeof(*w));
+
+            if (w) {
+                w->number = i;
+                work(w);
+            }
+            _exit(1);
+        }
+    }
+    return true;
+}
+
+/*
+ * Make every worker check all of its memory.  One that does not answer has
+ * crashed, or an interrupt was lost.
+ */
 static void report_work(void)
 {
-    uint64_t rounds, wrong;
-    int missing = work_check(&rounds, &wrong);
+    struct pollfd ready = { .fd = answers[0], .events = POLLIN };
+    unsigned asked = __atomic_add_fetch(question, 1, __ATOMIC_ACQ_REL);
+    uint64_t rounds = 0, wrong = 0;
+    int missing = WORKERS;
+    Answer a;
 
+    while (missing && poll(&ready, 1, PATIENCE_MS) == 1 &&
+           read(answers[0], &a, sizeof(a)) == sizeof(a)) {
+        /* an earlier question may have been given up */
+        if (a.question == asked) {
+            missing--;
+            rounds += a.rounds;
+            wrong += a.wrong;
+        }
+    }
     printf("probe: rounds=%" PRIu64 "\nprobe: wrong=%" PRIu64 "\n",
            rounds, wrong);
     if (missing) {
@@ -165,7 +284,7 @@ static void report(bool host)
 
     uname(&name);
     printf("probe: kernel=%s\n", name.release);
-    report_cpuinfo(host);
+    report_cpuinfo();
     report_cpu_version();
     if (host) {
         report_kvm();
@@ -177,17 +296,6 @@ static void report(bool host)
     fflush(stdout);
 }
 
-static bool write_one(const char *path)
-{
-    int fd = open(path, O_WRONLY);
-    bool done = fd >= 0 && write(fd, "1", 1) == 1;
-
-    if (fd >= 0) {
-        close(fd);
-    }
-    return done;
-}
-
 /*
  * The kernel adds a plugged CPU asynchronously, from a work queue, and this
  * program does not receive uevents: try until the CPU exists.
@@ -196,16 +304,21 @@ static void online(const char *cpu)
 {
     const struct timespec pause = { .tv_nsec = 100 * 1000 * 1000 };
     char path[320];
-    int patience = ONLINE_SECONDS * 10;
+    int fd;
 
     snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%s/online", cpu);
-    while (!write_one(path)) {
-        if (!patience--) {
-            printf("probe: error=%s: %s\n", path, strerror(errno));
+    for (int i = 0; i < ONLINE_SECONDS * 10; i++) {
+        fd = open(path, O_WRONLY);
+        if (fd >= 0 && write(fd, "1", 1) == 1) {
+            close(fd);
             return;
+        }
+        if (fd >= 0) {
+            close(fd);
         }
         nanosleep(&pause, NULL);
     }
+    printf("probe: error=%s: %s\n", path, strerror(errno));
 }
 
 static void obey(char *order)
@@ -223,19 +336,15 @@ static void obey(char *order)
     }
 }
 
-/* Process 1 of an initramfs starts with an empty file system */
+/* Process 1 of an initramfs starts without file systems, and may lack a console */
 static void become_init(void)
 {
-    static const char *const mounts[][2] = {
-        { "proc", "/proc" }, { "sysfs", "/sys" }, { "devtmpfs", "/dev" },
-    };
     struct termios tty;
     int console;
 
-    for (size_t i = 0; i < sizeof(mounts) / sizeof(mounts[0]); i++) {
-        mkdir(mounts[i][1], 0755);
-        mount(mounts[i][0], mounts[i][1], mounts[i][0], 0, NULL);
-    }
+    mount("proc", "/proc", "proc", 0, NULL);
+    mount("sysfs", "/sys", "sysfs", 0, NULL);
+    mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
     console = open("/dev/console", O_RDWR);
     for (int fd = 0; console >= 0 && fd < 3; fd++) {
         dup2(console, fd);
@@ -256,7 +365,7 @@ int main(int argc, char **argv)
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc > 1 && !strcmp(argv[1], "work")) {
-        working = work_start();
+        working = start_work();
         if (!working) {
             printf("probe: error=cannot start workers: %s\n", strerror(errno));
         }

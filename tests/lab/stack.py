@@ -21,8 +21,7 @@ import time
 from scripts.debian import kernels
 from scripts.lib.system import Error
 from tests.lab import images
-from tests.lab.commands import (CONSOLES, l0_command, l1_command, l1_options, l2_command, powernv_command,
-                                powernv_console, pseries_console)
+from tests.lab.commands import CONSOLES, attach, l0_command, l1_command, l1_options, l2_command, powernv_command
 
 # Messages of L1's kernel about a call that L0 lacks or answers wrong, and about its own crashes
 COMPLAINT = re.compile(r"KVM: TLB \w+ invalidation hcall failed|couldn't register the L2 VPA|trap=0xffffffea|"
@@ -51,19 +50,17 @@ class Timeout(Exception):
     """The deadline passed without the expected output."""
 
 
+@contextlib.contextmanager
+def coming_up(what, seconds):
+    """Name WHAT and the option if it takes too long."""
+    try:
+        yield
+    except Timeout:
+        raise Broken(f'{what} was not up after {seconds} seconds: allow more with --timeout') from None
+
+
 class Refused(Exception):
     """QEMU refused a request; the text is QEMU's message."""
-
-
-class Line:
-    """Splits the output of one console into lines."""
-
-    def __init__(self, name):
-        self.name, self.rest = name, b''
-
-    def feed(self, data):
-        *lines, self.rest = (self.rest + data).split(b'\n')
-        return [line.decode(errors='replace').strip('\r') for line in lines]
 
 
 class Stack:
@@ -74,32 +71,27 @@ class Stack:
         self.l1_initrd, self.memory = l1_initrd, memory
         self.sockets, self.pending, self.listeners = {}, [], []
         self.selector = selectors.DefaultSelector()
-        self.process = self.started = self.deadline = self.kernel = self.qemu = self.l0 = None
+        self.process = self.started = self.deadline = self.qemu = self.l0 = None
         # the directory of the socket for migration
         self.sockets_folder = '/run'
 
     def __enter__(self):
         config = self.config
         self.qemu = config.binary()
-        self.kernel = kernels.newest_kernel(config.kernel, config.pages)
-        initrd = self.l1_initrd(self.kernel, self.qemu)
+        kernel = kernels.newest_kernel(config.kernel, config.pages)
+        initrd = self.l1_initrd(kernel, self.qemu)
         if config.l0_stack:
-            command = powernv_command(config, self.kernel, images.l0_initrd(self.kernel, initrd))
-            consoles, attach = ('l0', *CONSOLES), powernv_console
+            command = powernv_command(config, kernel, images.l0_initrd(kernel, initrd))
+            consoles = ('l0', *CONSOLES)
         else:
             command = [*l0_command(config.l0), '-accel', 'tcg',
-                       *l1_options(config, self.kernel.vmlinux, initrd, self.memory)]
-            consoles, attach = CONSOLES, pseries_console
-        command += ['-no-reboot']
-        self.l0 = command
+                       *l1_options(config, kernel.vmlinux, initrd, self.memory)]
+            consoles = CONSOLES
+        self.l0 = [*command, '-no-reboot']
         with starting:
-            theirs = []
-            for name in consoles:
-                ours, other = socket.socketpair()
-                self.sockets[name] = ours
-                self.selector.register(ours, selectors.EVENT_READ, Line(name))
-                theirs.append(other)
-                command += ['-chardev', f'socket,id={name},fd={other.fileno()}', *attach(name)]
+            theirs = [self.connect(name) for name in consoles]
+            for name, other in zip(consoles, theirs):
+                self.l0 += ['-chardev', f'socket,id={name},fd={other.fileno()}', *attach(config, name)]
             if ending.is_set():
                 raise Broken('interrupted')
             # building and downloading do not count as time of the run
@@ -107,7 +99,7 @@ class Stack:
             self.deadline = self.started + config.timeout
             # the kernel kills L0 when this process ends, even if this process is killed
             self.process = subprocess.Popen(
-                ['setpriv', '--pdeathsig', 'KILL', '--', *command], stdin=subprocess.DEVNULL, start_new_session=True,
+                ['setpriv', '--pdeathsig', 'KILL', '--', *self.l0], stdin=subprocess.DEVNULL, start_new_session=True,
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=[s.fileno() for s in theirs])
             running.add(self.process)
             for other in theirs:
@@ -134,14 +126,30 @@ class Stack:
             raise Timeout
         for key, _ in ready:
             try:
-                data = key.fileobj.recv(65536)
+                data = os.read(key.fd, 65536)
             except ConnectionResetError:
                 # it ended before it had read all input
                 data = b''
+            except BrokenPipeError:
+                # the kernel's log was overwritten: continue after the gap
+                continue
             if data:
-                self.pending += [(key.data.name, line) for line in key.data.feed(data)]
+                name, rest = key.data
+                *lines, key.data[1] = (rest + data).split(b'\n')
+                self.pending += [(name, line.decode(errors='replace').strip('\r')) for line in lines]
             else:
                 self.closed(key)
+
+    def listen(self, name, source):
+        self.sockets[name] = source
+        # the data are the name, and the start of the next line
+        self.selector.register(source, selectors.EVENT_READ, [name, b''])
+
+    def connect(self, name):
+        """Add a console, and return the other end of its socket."""
+        ours, theirs = socket.socketpair()
+        self.listen(name, ours)
+        return theirs
 
     def closed(self, _):
         """A console is closed only if L0 ended."""
@@ -164,8 +172,14 @@ class Stack:
         for listener in self.listeners:
             listener.take(name, text)
 
+    def until(self, condition):
+        while not condition():
+            self.step()
+
     def send(self, name, text):
-        self.sockets[name].sendall(text.encode() + b'\n')
+        # closed() reports that the other end is gone
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.sockets[name].sendall(text.encode() + b'\n')
 
     def turn_to(self, config, log):
         """Use CONFIG for the next L2, and write its lines to LOG."""
@@ -173,16 +187,12 @@ class Stack:
         self.listeners.clear()
         self.deadline = time.monotonic() + config.timeout
 
-    def shell(self, command):
-        """Type COMMAND into L1's shell."""
-        self.send('l1', command)
-
     def launch(self, guest):
         """Start the QEMU of GUEST in L1."""
         # sed marks QEMU's output; the exit status follows on a separate line
         command = l2_command(self.config, guest.console, guest.monitor, guest.extra)
-        self.shell(f'{{ {command}; status=$?; echo; echo "exit $status"; }} </dev/null 2>&1 | '
-                   f"sed 's/^/{guest.mark}: /' &")
+        self.send('l1', f'{{ {command}; status=$?; echo; echo "exit $status"; }} </dev/null 2>&1 | '
+                        f"sed 's/^/{guest.mark}: /' &")
 
 
 class Report:

@@ -1,17 +1,84 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs of whole tables, and their output."""
+"""Runs of whole tables, and their output: one host per processor at a time, with several guests on each."""
 
+import concurrent.futures
 import json
-import pathlib
+import os
 
-from tests.lab import libvirt, matrix, page
-from tests.lab.hosts import JOBS, run_all, run_rows
+from scripts.debian import kernels
+from scripts.lib.system import say
+from tests.lab import libvirt, life, matrix, page, stack
+from tests.lab.commands import l0_command
 from tests.lab.live import Live
-from tests.lab.options import Run
-from tests.tap import Point, line
+from tests.lab.options import run_of_row
+from tests.tap import Point, report
 
+# A run is mostly one thread of TCG.
+JOBS = os.cpu_count() or 1
+# Guests that run on a host, one after the other: few enough to keep all processors busy
+GUESTS = 8
 TABLE = '{:<30} {:<8} {:<40} {:>5}  {}'
+
+
+def prepare(wanted, live):
+    """Make what all runs share before they run in parallel."""
+    live('kernels for L1 and L2, and QEMU')
+    versions = {}
+    for run in wanted:
+        kernels.newest_kernel(run.kernel, run.pages)
+        l0_command(run.l0)
+        versions[run.qemu] = run.binary().release()
+    if {'distro', 'patched'} <= {*versions} and versions['distro'] != versions['patched']:
+        say(f"Debian's QEMU is {versions['distro']}, ours is {versions['patched']}, so results can differ for that "
+            'reason: run scripts/graft')
+
+
+def hosts(runs):
+    """The positions of RUNS grouped by host, at most GUESTS in a group, in the order of RUNS."""
+    found = {}
+    for position, run in enumerate(runs):
+        found.setdefault(run.l1(), []).append(position)
+    parts = [same[start:start + GUESTS] for same in found.values() for start in range(0, len(same), GUESTS)]
+    return sorted(parts)
+
+
+def run_all(runs, jobs, live, does=life.runs):
+    """Run RUNS, on several hosts at a time; yield (position, result, log) for each, host by host.
+
+    DOES runs those on one host: see life.runs().
+    """
+    prepare(runs, live)
+    groups, done, stages = hosts(runs), [], {}
+
+    def on_one_host(positions):
+        def progress(stage):
+            stages[positions[0]] = stage
+            live(f'{len(done)} of {len(runs)} runs done; {", ".join([*stages.values()])},')
+        found = []
+        for one in does([runs[position] for position in positions], progress):
+            found.append(one)
+            done.append(one)
+        stages.pop(positions[0], None)
+        return found
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        try:
+            for positions, found in zip(groups, pool.map(on_one_host, groups)):
+                for position, (result, log) in zip(positions, found):
+                    yield position, result, log
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stack.end_all()
+            raise
+
+
+def run_rows(table, qemus, live, jobs=JOBS, qemu_root=None):
+    """Run the rows of TABLE with each of QEMUS; yield (row, QEMU, result, log) for each."""
+    pairs = [(row, qemu) for row in table for qemu in qemus]
+    runs = [run_of_row(row, qemu, qemu_root) for row, qemu in pairs]
+    for position, result, log in run_all(runs, jobs, live):
+        yield *pairs[position], result, log
 
 
 def describe(result):
@@ -39,74 +106,42 @@ def describe_l2(result):
 
 def boot():
     """Boot under both QEMUs; return 0 if every guest of ours boots in its host's mode."""
-    wrong = []
+    right = True
     print(TABLE.format("L1, the KVM host", 'QEMU', 'L2, its guest', 's', 'message'), flush=True)
-
-    def report(row, qemu, result, _):
-        l2 = result['l2']
-        came_up = f'{l2["cpu"]}, {l2["cpu_version"]}' if l2['cpu'] else l2['outcome']
-        seconds = sum(result['seconds'].values())
-        live.print(TABLE.format(f'{row.host} in {row.compat} mode, {row.api}', qemu, came_up, round(seconds),
-                                l2['message'] or '').rstrip())
-        if qemu == 'patched' and row.verdict(matrix.came_to(result)) != matrix.RIGHT:
-            wrong.append(row)
     with Live() as live:
-        run_rows(matrix.rows('boot'), matrix.QEMUS, JOBS, live, report)
-    return 1 if wrong else 0
+        for row, qemu, result, _ in run_rows(matrix.rows('boot'), matrix.QEMUS, live):
+            l2 = result['l2']
+            came_up = f'{l2["cpu"]}, {l2["cpu_version"]}' if l2['cpu'] else l2['outcome']
+            live.print(TABLE.format(f'{row.host} in {row.compat} mode, {row.api}', qemu, came_up,
+                                    round(sum(result['seconds'].values())), l2['message'] or '').rstrip())
+            right &= qemu != 'patched' or row.verdict(matrix.came_to(result)) == matrix.RIGHT
+    return not right
 
 
 def smoke():
     """Print TAP: both QEMUs must come to what the row says."""
-    count, failed = 0, 0
-
-    def report(row, qemu, result, _):
-        nonlocal count, failed
-        count += 1
+    def point(row, qemu, result, _):
         expected, outcome = row.expected(qemu), matrix.came_to(result)
-        failed += outcome != expected
-        name = f'{row.l1()}, {row.api}, {row.kernel} kernel: {qemu}: {expected}'
-        live.print(line(count, Point(name, '' if outcome == expected else outcome)))
-        for words in describe(result):
-            live.print(f'# {words}')
+        wrong = '' if outcome == expected else '\n'.join([outcome, *describe(result)])
+        return Point(f'{row.l1()}, {row.api}, {row.kernel} kernel: {qemu}: {expected}', wrong)
     table = matrix.rows('smoke')
-    print(f'1..{2 * len(table)}', flush=True)
+    points = (point(*one) for one in run_rows(table, matrix.QEMUS, lambda stage: None))
+    return report(points, len(matrix.QEMUS) * len(table))['failed'] > 0
+
+
+def run_libvirt(runs):
+    """Do RUNS with libvirt; return 0 if every step has the result that libvirt.STEPS expects."""
+    right = True
     with Live() as live:
-        run_rows(table, matrix.QEMUS, JOBS, live, report)
-    return 1 if failed else 0
-
-
-def run_libvirt(rows):
-    """Run libvirt on ROWS; return 0 if every step has the result that libvirt.STEPS expects."""
-    runs, odd = [Run(**row._asdict(), timeout=600) for row in rows], []
-
-    def report(position, result, _):
-        surprises = libvirt.surprises(runs[position], result)
-        odd.extend(surprises)
-        head, *rest = libvirt.describe(result)
-        words = f'NOT EXPECTED: {"; ".join(surprises)}' if surprises else 'as expected'
-        live.print('\n'.join([f'{rows[position]!s:<36} {head}, {words}', *rest]))
-    with Live() as live:
-        run_all(runs, JOBS, live, report, libvirt.runs)
-    return 1 if odd else 0
-
-
-class Consoles:
-    """The consoles of a table's runs, beside its output FILE: one file a row."""
-
-    def __init__(self, file):
-        self.folder = pathlib.Path(file).with_suffix('.consoles') if file else None
-        if self.folder:
-            self.folder.mkdir(exist_ok=True)
-
-    def name(self, row):
-        """The file of ROW, as a link from the page."""
-        return f'{self.folder.name}/{row.slug()}.txt' if self.folder else None
-
-    def write(self, row, lines, first):
-        """Write LINES to the file of ROW; the FIRST replace those of an earlier run."""
-        if self.folder:
-            with open(self.folder.parent / self.name(row), 'w' if first else 'a') as file:
-                file.writelines(f'{text}\n' for text in lines)
+        for position, result, _ in run_all(runs, JOBS, live, libvirt.runs):
+            run = runs[position]
+            surprises = libvirt.surprises(run, result)
+            head, *rest = libvirt.describe(result)
+            words = f'NOT EXPECTED: {"; ".join(surprises)}' if surprises else 'as expected'
+            name = f'{run.host}, {matrix.limit(run.compat)}, {run.api}, {run.qemu}'
+            live.print('\n'.join([f'{name:<36} {head}, {words}', *rest]))
+            right &= not surprises
+    return not right
 
 
 def verdict(row, qemu, result):
@@ -119,34 +154,32 @@ def verdict(row, qemu, result):
     return True, 'as expected' if row.expected(qemu) else row.verdict(outcome)
 
 
-def run_matrix(table, qemus, qemu_root, jobs, json_file, html_file, earlier=None):
-    """Run the rows of TABLE with QEMUS; return 0 if all results are as expected.
-
-    EARLIER are the results of an earlier run, from which changes are reported.
-    """
-    found, odd, consoles = {row: {} for row in table}, [], Consoles(json_file or html_file)
-
-    def report(row, qemu, result, log):
-        consoles.write(row, [f'== {qemu}: {result["l1"]["qemu"]}', *log], not found[row])
-        found[row][qemu] = result
-        expected, words = verdict(row, qemu, result)
-        if not expected:
-            odd.append((row, qemu))
-        live.print(
-            f'{row.l1():<24} {row.api} {row.kernel:<6} {row.pages:<3} L0 {row.l0:<7} {row.guest():<24} {qemu:<7} '
-            f'{matrix.came_to(result):<19} {words}  {matrix.plain(result["l2"]["message"])}'.rstrip())
+def run_matrix(args, table):
+    """Run the rows of TABLE with the options ARGS of "scripts/lab matrix"; return 0 if all results are as expected."""
+    found, right = {row: {} for row in table}, 0
+    count = len(table) * len(args.qemu)
+    # the consoles, one file a row
+    folder = (args.json or args.html) and (args.json or args.html).with_suffix('.consoles')
+    consoles = {row: folder and f'{folder.name}/{row.slug()}.txt' for row in table}
     with Live() as live:
-        run_rows(table, qemus, jobs, live, report, qemu_root)
-    count = len(table) * len(qemus)
-    print(f'{count - len(odd)} of {count} runs as expected')
-    changes = None if earlier is None else list(matrix.changes(found, earlier))
+        for row, qemu, result, log in run_rows(table, args.qemu, live, args.jobs, args.qemu_root):
+            if folder:
+                folder.mkdir(exist_ok=True)
+                with open(folder.parent / consoles[row], 'a' if found[row] else 'w') as file:
+                    file.writelines(f'{text}\n' for text in [f'== {qemu}: {result["l1"]["qemu"]}', *log])
+            found[row][qemu] = result
+            expected, words = verdict(row, qemu, result)
+            right += expected
+            live.print(f'{row.l1():<24} {row.api} {row.kernel:<6} {row.pages:<3} L0 {row.l0:<7} {row.guest():<24} '
+                       f'{qemu:<7} {matrix.came_to(result):<19} {words}  '
+                       f'{" ".join((result["l2"]["message"] or "").split())[:90]}'.rstrip())
+    print(f'{right} of {count} runs as expected')
+    changes = None if args.against is None else list(matrix.changes(found, args.against))
     for row, qemu, old, new in changes or ():
         print(f'CHANGED {page.name(row)}, {qemu}: {old}, now {new}')
-    if json_file:
-        pathlib.Path(json_file).write_text(json.dumps(
-            [{**row._asdict(), 'consoles': consoles.name(row), 'runs': results} for row, results in found.items()],
-            indent=1) + '\n')
-    if html_file:
-        pathlib.Path(html_file).write_text(page.page(
-            [(row, results, consoles.name(row)) for row, results in found.items()], changes))
-    return 1 if odd else 0
+    if args.json:
+        args.json.write_text(json.dumps([{**row._asdict(), 'consoles': consoles[row], 'runs': results}
+                                         for row, results in found.items()], indent=1) + '\n')
+    if args.html:
+        args.html.write_text(page.page([(*one, consoles[one[0]]) for one in found.items()], changes))
+    return right != count

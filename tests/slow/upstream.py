@@ -17,7 +17,7 @@ from tests.kvmsim.machine import end_all, workers
 from tests.kvmsim.scenario import read_all
 from tests.kvmsim.steps import perform
 from tests.kvmsim.suite import JOBS
-from tests.lab import hosts, matrix
+from tests.lab import matrix, tables
 from tests.queue import stand_in
 from tests.tap import Point, report
 
@@ -32,14 +32,10 @@ def in_kvmsim(names, binary):
 
 def in_lab(rows):
     """The Point of each of ROWS."""
-    points = []
-
-    def done(row, _, result, __):
+    for row, _, result, _ in tables.run_rows(rows, ['patched'], say):
         outcome = matrix.came_to(result)
-        points.append(Point(f'{row.l1()}, {row.api}, {row.kernel} kernel',
-                            '' if outcome == row.patched else f'{outcome} instead of {row.patched}'))
-    hosts.run_rows(rows, ['patched'], hosts.JOBS, say, done)
-    return points
+        yield Point(f'{row.l1()}, {row.api}, {row.kernel} kernel',
+                    '' if outcome == row.patched else f'{outcome} instead of {row.patched}')
 
 
 def run():
