@@ -21,8 +21,8 @@ from tests.tap import Point, report
 
 # Debian 12's, the oldest that runs the kit
 PYTHON = 'python3.11'
-PYTHON_PACKAGES = [f'{PYTHON}-minimal', f'lib{PYTHON}-minimal', f'lib{PYTHON}-stdlib', 'libc6', 'libexpat1', 'liblzma5',
-                   'zlib1g']
+PYTHON_PACKAGES = [f'{PYTHON}-minimal', f'lib{PYTHON}-minimal', f'lib{PYTHON}-stdlib', 'libc6', 'libexpat1',
+                   'liblzma5', 'zlib1g']
 # Only the extensions that the kit imports
 EXTENSIONS = ('_json', '_lzma')
 # Less than that of the test in meson.build

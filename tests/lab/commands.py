@@ -6,7 +6,6 @@ import re
 import shlex
 
 from scripts.debian import binaries, roots
-from scripts.lib.system import run as tool
 
 # L0's CPU is given by family; its exact PVR does not matter.
 HOSTS = ('power9', 'power10', 'power11')
@@ -99,7 +98,7 @@ def l2_command(config, console, monitor, extra):
 
 
 def near(mode, allowed):
-    """{mode, below, above}: MODE and its neighbors, without those that do not exist, or that are not ALLOWED below."""
+    """{mode, below, above}: MODE and its neighbors that exist; below, only those in ALLOWED."""
     number = MODES.index(mode)
     below, above = [older for older in MODES[:number] if older in allowed], MODES[number + 1:]
     return {'mode': mode, **dict(zip(['below'], below[-1:])), **dict(zip(['above'], above))}
@@ -113,9 +112,3 @@ def fill(row, known):
                                for key, text in row._asdict().items() if isinstance(text, str)})
     except KeyError:
         return None
-
-
-def l0_version(command):
-    """The first line of the --version output of L0's QEMU."""
-    program = command[:command.index('-L')]
-    return tool([*program, '--version']).splitlines()[0]

@@ -99,8 +99,8 @@ def picture(found):
         yield text(10, top + 22, [line.host, f'API {", ".join(line.apis)}; Linux {", ".join(line.kernels)}'])
         for column, (verdict, words) in enumerate(line.cells):
             left = FIRST + COLUMN * column + 10
-            yield f'<rect x="{left}" y="{top}" width="{COLUMN - 6}" height="{ROW - 6}" rx="4" fill="{FILL[verdict]}" ' \
-                  f'stroke="#374151" stroke-width="{1 if verdict == matrix.RIGHT else 2.5}"/>'
+            yield f'<rect x="{left}" y="{top}" width="{COLUMN - 6}" height="{ROW - 6}" rx="4" ' \
+                  f'fill="{FILL[verdict]}" stroke="#374151" stroke-width="{1 if verdict == matrix.RIGHT else 2.5}"/>'
             yield text(left + 10, top + 22, textwrap.wrap(f'{MARKS[verdict]} {words}', WRAP))
     yield '</svg>'
 

@@ -232,9 +232,10 @@ def measure(args, progress):
         known = modes(host)
         programs = {name: getattr(args, name) for name in QEMUS if getattr(args, name)}
         machine = ['pseries' + (L1_PAGES['4k'] if host['pages'] == 4096 else ''), args.l2_machine]
-        result = {'host': host, 'kernel': str(args.kernel or find_kernel()), 'machine': ','.join(filter(None, machine)),
-                  'qemus': {name: {'path': str(path), 'version': tool([path, '--version']).splitlines()[0]}
-                            for name, path in programs.items()}}
+        result = {'host': host, 'kernel': str(args.kernel or find_kernel()),
+                  'machine': ','.join(filter(None, machine)), 'qemus': {
+                      name: {'path': str(path), 'version': tool([path, '--version']).splitlines()[0]}
+                      for name, path in programs.items()}}
         # without modes, nothing is expected
         rows = filter(None, (fill(row, known) for row in ROWS)) if known else [ROWS[0]._replace(outcome=None)]
         result['rows'] = [line for row in rows for line in run_row(row, result, programs, folder, progress)]

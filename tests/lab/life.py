@@ -5,8 +5,8 @@
 import contextlib
 import time
 
+from scripts.lib import system
 from tests.lab import stack
-from tests.lab.commands import l0_version
 from tests.lab.guest import PLACES, Guest
 
 SNAPSHOT = 'lab'
@@ -113,7 +113,8 @@ def boot(lab):
     with stack.coming_up('L1', lab.config.timeout):
         l1 = stack.boot_l1(lab)
     return {
-        'l0': {'qemu': l0_version(lab.l0), 'machine': lab.config.l0_stack or 'pseries'},
+        'l0': {'qemu': system.run([*lab.l0[:lab.l0.index('-L')], '--version']).splitlines()[0],
+               'machine': lab.config.l0_stack or 'pseries'},
         'l1': {**{key: l1.get(key) for key in ('kernel', 'cpu', 'cpu_version', 'compat_caps')},
                'qemu': lab.qemu.version()},
         'seconds': {'l1': round(time.monotonic() - lab.started, 1)},

@@ -69,7 +69,7 @@ class Row(NamedTuple):
         return '-'.join(['row', *re.findall('[a-z0-9]+', ' '.join(self.options()))])
 
     def verdict(self, outcome):
-        """Whether OUTCOME is what a user wants, the expected outcome with our QEMU; or QEMU is too old for the host."""
+        """Whether OUTCOME is what a user wants, as our QEMU's is; or QEMU is too old for the host."""
         return RIGHT if outcome == self.patched else CANNOT if outcome == 'cannot' else WRONG
 
     def expected(self, qemu):
@@ -101,7 +101,7 @@ def select(table, expression):
         key, equal, value = condition.partition('=')
         if not equal or key not in Row._fields:
             raise Unknown(f'--only {condition}: write key=value, where key is one of {", ".join(Row._fields)}')
-        table = [row for row in table if value in (getattr(row, key), *(row.tags.split(',') if key == 'tags' else ()))]
+        table = [row for row in table if value == getattr(row, key) or key == 'tags' and value in row.tags.split(',')]
     if not table:
         raise Unknown(f'--only {expression}: no row matches; scripts/lab matrix runs all rows')
     return table

@@ -77,8 +77,8 @@ class Run:
         only = {'host': cpu, 'api': 'v1', 'l0': 'distro'} if cpu else {}
         for name, value in only.items():
             if getattr(self, name) not in (None, value):
-                raise Unknown(f'--l0-stack {self.l0_stack} does not allow --{name} {getattr(self, name)}: omit it, or '
-                              f'use {value}')
+                raise Unknown(f'--l0-stack {self.l0_stack} does not allow --{name} {getattr(self, name)}: omit it, '
+                              f'or use {value}')
         usual = {'host': 'power11', 'api': 'v2', 'l0': 'patched', 'timeout': 600 if cpu else 120, **only}
         for name, value in usual.items():
             setattr(self, name, getattr(self, name) or value)

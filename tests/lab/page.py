@@ -67,17 +67,8 @@ def overview(runs):
         yield f'<li><span>{host}</span><ul>{"".join(links)}</ul></li>'
 
 
-def since(changes):
-    """What changed since an earlier run, if that is known."""
-    if changes is None:
-        return ''
-    items = ''.join(f'<li><a href="#{row.slug()}">{escape(name(row))}</a>, {escape(title(qemu))}: {old}, now {new}</li>'
-                    for row, qemu, old, new in changes)
-    return f'<h2>Changed since the earlier run</h2>\n<ul>{items or "<li>nothing</li>"}</ul>\n'
-
-
-def page(runs, changes=None):
-    """The page for RUNS, [(row, {QEMU: result}, the file with its consoles)], and what matrix.changes() found."""
+def page(runs):
+    """The page for RUNS, [(row, {QEMU: result}, the file with its consoles)]."""
     results = [result for _, found, _ in runs for result in found.values()]
     versions = {qemu: result['l1']['qemu'] for _, found, _ in runs for qemu, result in found.items()}
     right = collections.Counter(
@@ -85,7 +76,7 @@ def page(runs, changes=None):
     return string.Template(TEMPLATE.read_text()).substitute(
         counts=escape(', '.join(f'{title(qemu)}: {right[qemu]} of {len(runs)} rows right' for qemu in versions)),
         kernels=escape(', '.join(sorted({result['l1']['kernel'] for result in results}))),
-        changes=since(changes), order=escape(', '.join(map(title, versions))),
+        order=escape(', '.join(map(title, versions))),
         overview='\n'.join(overview(runs)),
         heads=''.join(f'<th scope="col">{escape(title(qemu))}<br/><small>{escape(version)}</small></th>'
                       for qemu, version in versions.items()),

@@ -155,7 +155,7 @@ def verdict(row, qemu, result):
 
 
 def run_matrix(args, table):
-    """Run the rows of TABLE with the options ARGS of "scripts/lab matrix"; return 0 if all results are as expected."""
+    """Run TABLE with the options ARGS of "scripts/lab matrix"; return 0 if all results are as expected."""
     found, right = {row: {} for row in table}, 0
     count = len(table) * len(args.qemu)
     # the consoles, one file a row
@@ -174,12 +174,11 @@ def run_matrix(args, table):
                        f'{qemu:<7} {matrix.came_to(result):<19} {words}  '
                        f'{" ".join((result["l2"]["message"] or "").split())[:90]}'.rstrip())
     print(f'{right} of {count} runs as expected')
-    changes = None if args.against is None else list(matrix.changes(found, args.against))
-    for row, qemu, old, new in changes or ():
+    for row, qemu, old, new in matrix.changes(found, args.against or {}):
         print(f'CHANGED {page.name(row)}, {qemu}: {old}, now {new}')
     if args.json:
         args.json.write_text(json.dumps([{**row._asdict(), 'consoles': consoles[row], 'runs': results}
                                          for row, results in found.items()], indent=1) + '\n')
     if args.html:
-        args.html.write_text(page.page([(*one, consoles[one[0]]) for one in found.items()], changes))
+        args.html.write_text(page.page([(*one, consoles[one[0]]) for one in found.items()]))
     return right != count
