@@ -82,8 +82,11 @@ def changed(found):
         json.dump([{**one._asdict(), 'runs': {**results, 'sid': run('another')} if one == row else results}
                    for one, results in found.items()], file)
         file.flush()
-        changes = [one[:3] for one in matrix.changes(found, matrix.load(file.name))]
-    yield 'only what changed is reported', [] if changes == [(row, 'sid', 'another')] else changes
+        changes = list(matrix.changes(found, matrix.load(file.name)))
+    yield 'only what changed is reported', [] if [one[:3] for one in changes] == [(row, 'sid', 'another')] else changes
+    shown = ElementTree.fromstring(page.page([(*one, '') for one in found.items()], changes))
+    links = [link.get('href') for link in shown.findall('.//ul[@id="changes"]//a')]
+    yield 'the page links to what changed', [] if links == [f'#{row.slug()}'] else links
 
 
 def selected():

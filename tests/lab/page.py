@@ -67,8 +67,15 @@ def overview(runs):
         yield f'<li><span>{host}</span><ul>{"".join(links)}</ul></li>'
 
 
-def page(runs):
-    """The page for RUNS, [(row, {QEMU: result}, the file with its consoles)]."""
+def in_list(changed):
+    """CHANGED, of matrix.changes(), with links to the rows."""
+    lines = [f'<li><a href="#{row.slug()}">{escape(name(row))}</a>, {escape(qemu)}: {old}, now {new}</li>'
+             for row, qemu, old, new in changed]
+    return f'<h2>Changed since the earlier run</h2><ul id="changes">{"".join(lines)}</ul>' if lines else ''
+
+
+def page(runs, changed=()):
+    """The page for RUNS, [(row, {QEMU: result}, the file with its consoles)], and what matrix.changes() found."""
     results = [result for _, found, _ in runs for result in found.values()]
     versions = {qemu: result['l1']['qemu'] for _, found, _ in runs for qemu, result in found.items()}
     right = collections.Counter(
@@ -76,6 +83,7 @@ def page(runs):
     return string.Template(TEMPLATE.read_text()).substitute(
         counts=escape(', '.join(f'{title(qemu)}: {right[qemu]} of {len(runs)} rows right' for qemu in versions)),
         kernels=escape(', '.join(sorted({result['l1']['kernel'] for result in results}))),
+        changes=in_list(changed),
         order=escape(', '.join(map(title, versions))),
         overview='\n'.join(overview(runs)),
         heads=''.join(f'<th scope="col">{escape(title(qemu))}<br/><small>{escape(version)}</small></th>'

@@ -174,11 +174,12 @@ def run_matrix(args, table):
                        f'{qemu:<7} {matrix.came_to(result):<19} {words}  '
                        f'{" ".join((result["l2"]["message"] or "").split())[:90]}'.rstrip())
     print(f'{right} of {count} runs as expected')
-    for row, qemu, old, new in matrix.changes(found, args.against or {}):
+    changed = list(matrix.changes(found, args.against or {}))
+    for row, qemu, old, new in changed:
         print(f'CHANGED {page.name(row)}, {qemu}: {old}, now {new}')
     if args.json:
         args.json.write_text(json.dumps([{**row._asdict(), 'consoles': consoles[row], 'runs': results}
                                          for row, results in found.items()], indent=1) + '\n')
     if args.html:
-        args.html.write_text(page.page([(*one, consoles[one[0]]) for one in found.items()]))
+        args.html.write_text(page.page([(*one, consoles[one[0]]) for one in found.items()], changed))
     return right != count
