@@ -12,9 +12,6 @@
 
 #include "partition.h"
 
-#define H_RTAS                  0xf000
-#define RTAS_REBOOT             0x2004
-#define RTAS_START_CPU          0x2006
 #define COUNT                   4096
 #define CPUS                    2
 
@@ -38,21 +35,12 @@ static uint64_t roots[1 << 13] __attribute__((aligned(1 << 16)));
 static uint64_t pages[1 << 9] __attribute__((aligned(1 << 12)));
 static uint64_t partitions[1 << 9] __attribute__((aligned(1 << 12)));
 
-/* A second CPU, with a stack of its own */
+/* What the guest executes, mostly */
 __asm__(
-    "second:\n"
-    "   lis     2, .TOC.@ha\n"
-    "   addi    2, 2, .TOC.@l\n"
-    "   lis     1, 0x18\n"
-    "   li      0, 0\n"
-    "   stdu    0, -256(1)\n"
-    "   li      3, 1\n"
-    "   bl      fuzz\n"
-    /* what the guest executes, mostly */
     "leave:\n"
     "   sc      1\n");
 
-extern const char second[], leave[];
+extern const char leave[];
 
 static uint64_t any(struct cpu *cpu, uint64_t below)
 {
@@ -61,10 +49,7 @@ static uint64_t any(struct cpu *cpu, uint64_t below)
 
 static uint64_t soon(struct cpu *cpu)
 {
-    uint64_t tb;
-
-    __asm__ volatile("mftb %0" : "=r"(tb));
-    return tb + any(cpu, 1 << 12);
+    return timebase() + any(cpu, 1 << 12);
 }
 
 static uint64_t value(struct cpu *cpu)
@@ -235,16 +220,7 @@ static void random_call(struct cpu *cpu)
     call(r);
 }
 
-static void rtas(uint32_t token, uint32_t inputs, uint64_t address,
-                 uint64_t number)
-{
-    uint32_t arguments[] = { token, inputs, 1, number, address, 0, 0 };
-    uint64_t r[7] = { H_RTAS, (uintptr_t)arguments };
-
-    call(r);
-}
-
-_Noreturn void fuzz(size_t number)
+static _Noreturn void fuzz(size_t number)
 {
     struct cpu *cpu = &cpus[number];
 
@@ -255,10 +231,15 @@ _Noreturn void fuzz(size_t number)
             shown += COUNT;
             put_text("CALLS\n");
             if (!any(cpu, 16)) {
-                rtas(RTAS_REBOOT, 0, 0, 0);
+                reboot();
             }
         }
     }
+}
+
+static void fuzz_too(void)
+{
+    fuzz(1);
 }
 
 void partition(void)
@@ -279,6 +260,6 @@ void partition(void)
     pages[1] = pages[0] | NOWHERE;
     partitions[2] = 1ULL << 63 | 2ULL << 61 | 5 << 5 | (uintptr_t)roots | 13;
     partitions[3] = AREA;
-    rtas(RTAS_START_CPU, 3, (uintptr_t)second, 1);
+    start_second(fuzz_too);
     fuzz(0);
 }

@@ -73,21 +73,6 @@ void create_l2(const uint64_t *roots, uint64_t processes)
     hypervisor.lpid = swapped ? __builtin_bswap32(1) : 1;
 }
 
-void shift_timebase(uint64_t ticks)
-{
-    hypervisor.tb_offset = swap(ticks);
-}
-
-void set_counters(uint64_t value)
-{
-    hypervisor.purr = hypervisor.spurr = hypervisor.vtb = swap(value);
-}
-
-void count_instructions(uint32_t instructions)
-{
-    (void)instructions;
-}
-
 /* Only its partition table */
 bool l2_is_known(void)
 {
@@ -95,23 +80,36 @@ bool l2_is_known(void)
                  0) != H_NOT_AVAILABLE;
 }
 
-uint64_t enter_l2(const struct entry *entry)
-{
-    uint64_t now;
+/* The guest inherits the partition's 32-bit decrementer */
+static uint64_t expiry;
 
-    guest.nia = swap(entry->nia);
-    guest.msr = swap(entry->msr);
-    hypervisor.lpcr = swap(entry->lpcr);
-    hypervisor.hdec = swap(entry->hdec);
-    hypervisor.dpdes = swap(entry->dpdes);
-    hypervisor.ciabr = swap(entry->ciabr);
-    hypervisor.dawr[0] = swap(entry->dawr);
-    hypervisor.dawr[1] = swap(entry->dawrx);
-    __asm__ volatile("mftb %0" : "=r"(now));
-    /* with this API, the guest inherits the partition's 32-bit decrementer */
+static uint64_t *const states[L2_STATES] = {
+    [L2_GPR3] = &guest.gpr[3], [L2_NIA] = &guest.nia, [L2_MSR] = &guest.msr,
+    [L2_LPCR] = &hypervisor.lpcr, [L2_DPDES] = &hypervisor.dpdes,
+    [L2_CIABR] = &hypervisor.ciabr, [L2_DAWR0] = &hypervisor.dawr[0],
+    [L2_DAWRX0] = &hypervisor.dawr[1], [L2_PURR] = &hypervisor.purr,
+    [L2_SPURR] = &hypervisor.spurr, [L2_VTB] = &hypervisor.vtb,
+    [L2_TB_OFFSET] = &hypervisor.tb_offset, [L2_DEC] = &expiry,
+    [L2_HDEC] = &hypervisor.hdec, [L2_HDSISR] = &hypervisor.hdsisr,
+    [L2_HEIR] = &hypervisor.heir,
+};
+
+void l2_set(enum l2_state what, uint64_t value)
+{
+    *states[what] = swap(value);
+}
+
+uint64_t l2_get(enum l2_state what)
+{
+    return swap(*states[what]);
+}
+
+uint64_t enter_l2(void)
+{
+    uint64_t ticks = swap(expiry) - timebase();
+
     __asm__ volatile("mtdec %0" : :
-                     "r"(entry->dec - now < INT32_MAX ? entry->dec - now :
-                         INT32_MAX));
+                     "r"(ticks < INT32_MAX ? ticks : INT32_MAX));
     return hcall(H_ENTER_NESTED, (uintptr_t)&hypervisor, (uintptr_t)&guest, 0,
                  0, 0);
 }
@@ -127,51 +125,4 @@ int64_t invalidate_l2(void)
 int64_t invalidate_own(void)
 {
     return invalidate_l2();
-}
-
-uint64_t l2_gpr3(void)
-{
-    return swap(guest.gpr[3]);
-}
-
-/* Not part of the state */
-uint64_t l2_dec(void)
-{
-    return -1;
-}
-
-uint64_t l2_dpdes(void)
-{
-    return swap(hypervisor.dpdes);
-}
-
-uint64_t l2_hdsisr(void)
-{
-    return swap(hypervisor.hdsisr);
-}
-
-uint64_t l2_heir(void)
-{
-    return swap(hypervisor.heir);
-}
-
-uint64_t l2_purr(void)
-{
-    return swap(hypervisor.purr);
-}
-
-uint64_t l2_spurr(void)
-{
-    return swap(hypervisor.spurr);
-}
-
-uint64_t l2_vtb(void)
-{
-    return swap(hypervisor.vtb);
-}
-
-/* Not the hypervisor's business here */
-uint64_t l2_vpa(uint64_t area)
-{
-    return area;
 }

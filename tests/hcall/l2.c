@@ -16,9 +16,6 @@
 #define H_CPPR                  0x068
 #define H_IPI                   0x06c
 #define H_SIGNAL_SYS_RESET      0x380
-#define H_RTAS                  0xf000
-#define RTAS_REBOOT             0x2004
-#define RTAS_START_CPU          0x2006
 
 #define MSR_SF                  (1ULL << 63)
 #define MSR_EE                  0x8000ULL
@@ -28,6 +25,9 @@
 #define PRIVILEGED              2
 /* In DAWRX: matches stores in the privileged state */
 #define PRIVILEGED_STORES       0x42
+/* In MMCR0: alerts, and one when a counter but the first overflows */
+#define PMAE                    (1 << 26)
+#define PMC_N_CE                (1 << 14)
 #define LPCR_LD                 (1ULL << 17)
 #define LPCR_MER                (1ULL << 11)
 
@@ -116,18 +116,6 @@ __asm__(
 extern const char enable[], set_decrementer[], change[], change_own[], spin[];
 extern const char stale[], invalid[], store[];
 
-/* A second CPU of the partition */
-__asm__(
-    "second:\n"
-    "   lis     2, .TOC.@ha\n"
-    "   addi    2, 2, .TOC.@l\n"
-    "   lis     1, 0x18\n"
-    "   li      0, 0\n"
-    "   stdu    0, -256(1)\n"
-    "   bl      wait_for_guest\n");
-
-extern const char second[];
-
 static uint64_t roots[1 << 13] __attribute__((aligned(1 << 16)));
 static uint64_t pages[1 << 9] __attribute__((aligned(1 << 12)));
 /* 1 GiB higher in the guest */
@@ -135,86 +123,55 @@ static uint64_t *const processes = (uint64_t *)0x100000;
 
 /* The guest has loaded what "stale" loads; tests/hcall/cases.py reads it, too */
 #define loaded (*(volatile uint64_t *)0x200000)
-/* What the second CPU does then */
-static void (*do_then)(void);
 
-_Noreturn void wait_for_guest(void)
+static void wait_for_guest(void)
 {
     while (!loaded) {
     }
-    do_then();
-    for (;;) {
-    }
 }
 
-static int64_t (*invalidate)(void);
-
+/* Takes the page away that the guest has loaded from */
 static void take_away(void)
 {
+    wait_for_guest();
     pages[3] = 0;
     __asm__ volatile("sync" : : : "memory");
-    invalidate();
 }
 
-static uint64_t timebase(void)
+static void take_from_l2(void)
 {
-    uint64_t tb;
+    take_away();
+    invalidate_l2();
+}
 
-    __asm__ volatile("mftb %0" : "=r"(tb));
-    return tb;
+static void take_from_own(void)
+{
+    take_away();
+    invalidate_own();
 }
 
 /* The timebase when the partition was reset, or 0; its memory survives that */
 static uint64_t rebooted;
 
-static void reboot(void)
+static void shift(void)
 {
-    uint32_t arguments[] = { RTAS_REBOOT, 0, 1, 0 };
-    uint64_t r[7] = { H_RTAS, (uintptr_t)arguments };
+    l2_set(L2_TB_OFFSET, SHIFT);
+}
 
+static void restart(void)
+{
+    wait_for_guest();
     rebooted = timebase();
-    call(r);
-}
-
-static void start_second(void (*what)(void))
-{
-    uint32_t arguments[] = {
-        RTAS_START_CPU, 3, 1, 1, (uintptr_t)second, 0, 0
-    };
-
-    do_then = what;
-    hcall(H_RTAS, (uintptr_t)arguments, 0, 0, 0, 0);
-}
-
-static void second_takes_away(void)
-{
-    invalidate = invalidate_l2;
-    start_second(take_away);
-}
-
-static void second_takes_away_own(void)
-{
-    invalidate = invalidate_own;
-    start_second(take_away);
-}
-
-static void second_reboots(void)
-{
-    shift_timebase(SHIFT);
-    start_second(reboot);
+    reboot();
 }
 
 static void signal_first(void)
 {
     uint64_t r[7] = { H_SIGNAL_SYS_RESET, 0 };
 
+    wait_for_guest();
     rebooted = timebase();
     call(r);
-}
-
-static void second_signals(void)
-{
-    start_second(signal_first);
 }
 
 /* The user of the monitor may interrupt the guest from now on */
@@ -274,17 +231,18 @@ static uint64_t interrupted(void)
 
 static uint64_t held(void)
 {
-    return l2_dpdes() | interrupted() << 4;
+    return l2_get(L2_DPDES) | interrupted() << 4;
 }
 
 static uint64_t prefix(void)
 {
-    return l2_heir() >> 32;
+    return l2_get(L2_HEIR) >> 32;
 }
 
 static uint64_t area(void)
 {
-    return l2_vpa(0x123000);
+    l2_set(L2_VPA, 0x123000);
+    return l2_get(L2_VPA);
 }
 
 static uint64_t invalidated(void)
@@ -296,15 +254,10 @@ static uint64_t started;
 
 static void shift_and_take_away(void)
 {
+    wait_for_guest();
     started = timebase();
-    shift_timebase(SHIFT);
-    take_away();
-}
-
-static void second_shifts(void)
-{
-    invalidate = invalidate_l2;
-    start_second(shift_and_take_away);
+    shift();
+    take_from_l2();
 }
 
 /* How far did the partition's timebase move, in units of SHIFT / 2? */
@@ -315,37 +268,53 @@ static uint64_t shifted(void)
 
 static void start_counters(void)
 {
-    set_counters(SHIFT);
+    l2_set(L2_PURR, SHIFT);
+    l2_set(L2_SPURR, SHIFT);
+    l2_set(L2_VTB, SHIFT);
 }
 
 /* How far did a counter come, in units of SOON? */
-static uint64_t ticked(uint64_t counter)
+static uint64_t ticked(enum l2_state counter)
 {
-    return (counter - SHIFT + SOON / 2) / SOON;
+    return (l2_get(counter) - SHIFT + SOON / 2) / SOON;
 }
 
 static uint64_t counted(void)
 {
-    return ticked(l2_purr()) | ticked(l2_spurr()) << 4 | ticked(l2_vtb()) << 8;
+    return ticked(L2_PURR) | ticked(L2_SPURR) << 4 | ticked(L2_VTB) << 8;
 }
 
+/* After a thousand instructions, the counter is negative */
 static void alert_soon(void)
 {
-    count_instructions(1000);
+    l2_set(L2_MMCR0, PMAE | PMC_N_CE);
+    l2_set(L2_PMC5, (1U << 31) - 1000);
 }
-
-static bool watching;
 
 static void set_watchpoint(void)
 {
-    watching = true;
+    l2_set(L2_DAWR0, (uintptr_t)&loaded + 8);
+    l2_set(L2_DAWRX0, PRIVILEGED_STORES);
 }
-
-static uint64_t breakpoint;
 
 static void set_breakpoint(void)
 {
-    breakpoint = (uintptr_t)spin | PRIVILEGED;
+    l2_set(L2_CIABR, (uintptr_t)spin | PRIVILEGED);
+}
+
+static void ring_l2(void)
+{
+    l2_set(L2_DPDES, 1);
+}
+
+static uint64_t gpr3(void)
+{
+    return l2_get(L2_GPR3);
+}
+
+static uint64_t hdsisr(void)
+{
+    return l2_get(L2_HDSISR);
 }
 
 static uint64_t expiry;
@@ -353,13 +322,13 @@ static uint64_t expiry;
 /* How late does the decrementer expire, in units of 2 * SOON? */
 static uint64_t delay(void)
 {
-    return (l2_dec() - expiry + SOON) / (2 * SOON);
+    return (l2_get(L2_DEC) - expiry + SOON) / (2 * SOON);
 }
 
 /* How many halves of the decrementer value that the guest set are left? */
 static uint64_t left(void)
 {
-    return (l2_dec() - timebase()) / (GUEST_SETS / 2);
+    return (l2_get(L2_DEC) - timebase()) / (GUEST_SETS / 2);
 }
 
 /* The timebase at which the partition's own decrementer expires */
@@ -402,67 +371,65 @@ static const struct {
     uint64_t dec;
     uint64_t hdec;
     void (*before)(void);
-    uint64_t dpdes;
+    /* what the second CPU does */
+    void (*second)(void);
 } cases[] = {
-    { "nothing", spin, MSR_EE, 0, l2_gpr3, LATER, SOON, NULL, 0 },
-    { "punctual", spin, MSR_EE, 0, lateness, LATER, SOON, NULL, 0 },
-    { "decrementer", spin, MSR_EE, 0, delay, LATER, SOON, NULL, 0 },
-    { "set", set_decrementer, 0, 0, left, LATER, SOON, NULL, 0 },
-    { "own-timer", spin, 0, 0, moved, SOON / 2, SOON, set_own, 0 },
-    { "narrow", spin, 0, LPCR_LD, delay, -SOON, SOON, NULL, 0 },
-    { "over", spin, MSR_EE, 0, l2_gpr3, LATER, OVER, NULL, 0 },
-    { "never", spin, MSR_EE, 0, l2_gpr3, SOON, NEVER, NULL, 0 },
-    { "beyond", spin, MSR_EE, 0, l2_gpr3, SOON, BEYOND, NULL, 0 },
-    { "mediated", spin, MSR_EE, LPCR_MER, l2_gpr3, LATER, SOON, NULL, 0 },
-    { "masked", spin, 0, LPCR_MER, l2_gpr3, LATER, SOON, NULL, 0 },
-    { "unmasked", enable, 0, LPCR_MER, l2_gpr3, LATER, SOON, NULL, 0 },
-    { "external", spin, MSR_EE, LPCR_MER, l2_gpr3, LATER, SOON,
-      accept_external, 0 },
-    { "doorbell", spin, MSR_EE, 0, l2_gpr3, LATER, SOON, NULL, 1 },
-    { "held", spin, 0, 0, held, LATER, SOON, NULL, 1 },
-    { "own", spin, MSR_EE, 0, interrupted, LATER, SOON, ring, 0 },
-    { "vpa", spin, 0, 0, area, LATER, SOON, NULL, 0 },
-    { "stale", stale, 0, 0, l2_hdsisr, LATER, LATER, second_takes_away, 0 },
-    { "stale-own", stale, 0, 0, l2_hdsisr, LATER, LATER,
-      second_takes_away_own, 0 },
-    { "alone", spin, 0, 0, invalidated, LATER, SOON, NULL, 0 },
-    { "uncapped", spin, 0, 0, invalidated, LATER, SOON, NULL, 0 },
-    { "reboot", stale, 0, 0, l2_gpr3, LATER, LATER, second_reboots, 0 },
-    { "traced", spin, 0, 0, l2_gpr3, LATER, SOON, set_breakpoint, 0 },
-    { "watched", store, 0, 0, l2_gpr3, LATER, SOON, set_watchpoint, 0 },
-    { "counted", spin, 0, 0, counted, LATER, SOON, start_counters, 0 },
-    { "alerted", spin, MSR_EE, 0, l2_gpr3, LATER, SOON, alert_soon, 0 },
-    { "signalled", stale, 0, 0, l2_gpr3, LATER, LATER, second_signals, 0 },
-    { "shifted", stale, 0, 0, shifted, LATER, LATER, second_shifts, 0 },
-    { "announced", stale, 0, 0, l2_gpr3, LATER, LATER, announce, 0 },
-    { "invalid", invalid, 0, 0, prefix, LATER, SOON, NULL, 0 },
-    { "unchanged", change, 0, 0, l2_hdsisr, LATER, SOON, NULL, 0 },
-    { "own-unchanged", change_own, MSR_DR, 0, l2_gpr3, LATER, SOON,
-      map_processes, 0 },
-    { "unreferenced", spin, MSR_IR, 0, l2_hdsisr, LATER, SOON, NULL, 0 },
+    { "nothing", spin, MSR_EE, 0, gpr3, LATER, SOON, NULL, NULL },
+    { "punctual", spin, MSR_EE, 0, lateness, LATER, SOON, NULL, NULL },
+    { "decrementer", spin, MSR_EE, 0, delay, LATER, SOON, NULL, NULL },
+    { "set", set_decrementer, 0, 0, left, LATER, SOON, NULL, NULL },
+    { "own-timer", spin, 0, 0, moved, SOON / 2, SOON, set_own, NULL },
+    { "narrow", spin, 0, LPCR_LD, delay, -SOON, SOON, NULL, NULL },
+    { "over", spin, MSR_EE, 0, gpr3, LATER, OVER, NULL, NULL },
+    { "never", spin, MSR_EE, 0, gpr3, SOON, NEVER, NULL, NULL },
+    { "beyond", spin, MSR_EE, 0, gpr3, SOON, BEYOND, NULL, NULL },
+    { "mediated", spin, MSR_EE, LPCR_MER, gpr3, LATER, SOON, NULL, NULL },
+    { "masked", spin, 0, LPCR_MER, gpr3, LATER, SOON, NULL, NULL },
+    { "unmasked", enable, 0, LPCR_MER, gpr3, LATER, SOON, NULL, NULL },
+    { "external", spin, MSR_EE, LPCR_MER, gpr3, LATER, SOON, accept_external,
+      NULL },
+    { "doorbell", spin, MSR_EE, 0, gpr3, LATER, SOON, ring_l2, NULL },
+    { "held", spin, 0, 0, held, LATER, SOON, ring_l2, NULL },
+    { "own", spin, MSR_EE, 0, interrupted, LATER, SOON, ring, NULL },
+    { "vpa", spin, 0, 0, area, LATER, SOON, NULL, NULL },
+    { "stale", stale, 0, 0, hdsisr, LATER, LATER, NULL, take_from_l2 },
+    { "stale-own", stale, 0, 0, hdsisr, LATER, LATER, NULL, take_from_own },
+    { "alone", spin, 0, 0, invalidated, LATER, SOON, NULL, NULL },
+    { "uncapped", spin, 0, 0, invalidated, LATER, SOON, NULL, NULL },
+    { "reboot", stale, 0, 0, gpr3, LATER, LATER, shift, restart },
+    { "traced", spin, 0, 0, gpr3, LATER, SOON, set_breakpoint, NULL },
+    { "watched", store, 0, 0, gpr3, LATER, SOON, set_watchpoint, NULL },
+    { "counted", spin, 0, 0, counted, LATER, SOON, start_counters, NULL },
+    { "alerted", spin, MSR_EE, 0, gpr3, LATER, SOON, alert_soon, NULL },
+    { "signalled", stale, 0, 0, gpr3, LATER, LATER, NULL, signal_first },
+    { "shifted", stale, 0, 0, shifted, LATER, LATER, NULL,
+      shift_and_take_away },
+    { "announced", stale, 0, 0, gpr3, LATER, LATER, announce, NULL },
+    { "invalid", invalid, 0, 0, prefix, LATER, SOON, NULL, NULL },
+    { "unchanged", change, 0, 0, hdsisr, LATER, SOON, NULL, NULL },
+    { "own-unchanged", change_own, MSR_DR, 0, gpr3, LATER, SOON, map_processes,
+      NULL },
+    { "unreferenced", spin, MSR_IR, 0, hdsisr, LATER, SOON, NULL, NULL },
 };
 
 static uint64_t run(size_t number)
 {
     uint64_t now = timebase();
-    struct entry entry = {
-        .nia = (uintptr_t)cases[number].code,
-        .msr = MSR_SF | cases[number].msr,
-        .lpcr = LPCR_LD ^ cases[number].lpcr,
-        .dec = now + cases[number].dec,
-        .hdec = now + cases[number].hdec,
-        .dpdes = cases[number].dpdes,
-    };
 
-    expiry = entry.dec;
-    hdec_expiry = entry.hdec;
+    expiry = now + cases[number].dec;
+    hdec_expiry = now + cases[number].hdec;
+    l2_set(L2_NIA, (uintptr_t)cases[number].code);
+    l2_set(L2_MSR, MSR_SF | cases[number].msr);
+    l2_set(L2_LPCR, LPCR_LD ^ cases[number].lpcr);
+    l2_set(L2_DEC, expiry);
+    l2_set(L2_HDEC, hdec_expiry);
     if (cases[number].before) {
         cases[number].before();
     }
-    entry.ciabr = breakpoint;
-    entry.dawr = watching ? (uintptr_t)&loaded + 8 : 0;
-    entry.dawrx = watching ? PRIVILEGED_STORES : 0;
-    return enter_l2(&entry);
+    if (cases[number].second) {
+        start_second(cases[number].second);
+    }
+    return enter_l2();
 }
 
 static bool same(const char *a, const char *b)

@@ -13,6 +13,9 @@
 #define H_GUEST_GET_CAPABILITIES    0x460
 #define H_GUEST_SET_CAPABILITIES    0x464
 #define H_GUEST_CREATE              0x470
+#define H_RTAS                      0xf000
+#define RTAS_REBOOT                 0x2004
+#define RTAS_START_CPU              0x2006
 #define TERMINAL                    0x71000000
 
 uint64_t r4;
@@ -35,7 +38,19 @@ __asm__(
     "   stdu    0, -256(1)\n"
     "   bl      partition\n"
     "1: b       1b\n"
-    ".previous\n");
+    ".previous\n"
+    "second:\n"
+    "   lis     2, .TOC.@ha\n"
+    "   addi    2, 2, .TOC.@l\n"
+    "   lis     1, 0x18\n"
+    "   li      0, 0\n"
+    "   stdu    0, -256(1)\n"
+    "   mr      12, 3\n"
+    "   mtctr   12\n"
+    "   bctrl\n"
+    "1: b       1b\n");
+
+extern const char second[];
 
 void call(uint64_t r[7])
 {
@@ -72,6 +87,25 @@ int64_t hcall(uint64_t token, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
     r5 = r[2];
     r6 = r[3];
     return r[0];
+}
+
+static void rtas(uint32_t token, uint32_t inputs, uint32_t a, uintptr_t b,
+                 uintptr_t c)
+{
+    uint32_t arguments[] = { token, inputs, 1, a, b, c, 0 };
+    uint64_t r[7] = { H_RTAS, (uintptr_t)arguments };
+
+    call(r);
+}
+
+void start_second(void (*what)(void))
+{
+    rtas(RTAS_START_CPU, 3, 1, (uintptr_t)second, (uintptr_t)what);
+}
+
+void reboot(void)
+{
+    rtas(RTAS_REBOOT, 0, 0, 0, 0);
 }
 
 /* The next character of the terminal, which has up to 16 at a time */

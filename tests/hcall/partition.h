@@ -31,6 +31,19 @@ void call(uint64_t r[7]);
 int64_t hcall(uint64_t token, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
               uint64_t e);
 
+/* Calls @what on the second CPU, which has a stack of its own */
+void start_second(void (*what)(void));
+/* Resets the partition, whose memory survives that; for any CPU */
+void reboot(void);
+
+static inline uint64_t timebase(void)
+{
+    uint64_t tb;
+
+    __asm__ volatile("mftb %0" : "=r"(tb));
+    return tb;
+}
+
 /* Reads a line, without its end, cut to @size - 1 characters */
 void get_line(char *line, size_t size);
 void put(char c);
