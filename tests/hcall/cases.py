@@ -300,32 +300,35 @@ def check_refused(command, options, wanted):
     return None if right else f'QEMU says: {said or "nothing"}'
 
 
+def nested_checks(options):
+    for (cpu, limit), limited in LIMITS.items():
+        for whose, allowed in ((OURS, limited), (THEIRS, VALUES)):
+            yield (whose, f'{cpu}, max-cpu-compat={limit or ""}: L1 may give L2 {", ".join(allowed)}',
+                   functools.partial(check_lpvr, options=options('calls-v2', cpu, limit), allowed=allowed,
+                                     logs=whose == OURS))
+    for what, (more, words, starts) in REFUSED.items():
+        for whose, wanted in ((OURS, words), *([(THEIRS, ())] if starts else [])):
+            yield (whose, f'v2: {what} is {"refused" if wanted else "started"}',
+                   functools.partial(check_refused, options=[*options('calls-v2'), *more], wanted=wanted))
+    for (api, *commands), (wanted, words) in TYPED.items():
+        yield (OURS, f'{api}: {", ".join(commands)} while L2 runs', functools.partial(
+            check_monitor, options=options(api), commands=commands, wanted=wanted, words=words))
+    for name, stanza in read_stanzas(TOP / 'tests/hcall/calls.cfg', ('start', 'debian', 'steps')).items():
+        first, guest = STARTS[stanza['start']]
+        steps = (*guest, *calls.expanded(stanza['steps'].strip().splitlines()))
+        yield OURS, f'hypercalls: {name}', functools.partial(check_calls, options=options(first), steps=steps)
+        yield (THEIRS, f'hypercalls: {name} is wrong', functools.partial(
+            check_wrong, options=options(first), steps=steps, wanted=stanza['debian']))
+
+
 def checks(scratch, topic=None):
     """(whose QEMU, what is checked, function of its command) for all topics or for one."""
     @functools.cache
     def options(name, cpu='power11', limit=None):
         sources, capability = PROGRAMS[name]
         return machine(program(scratch, name, sources), capability, cpu, limit)
-
-    for (cpu, limit), limited in LIMITS.items() if topic in (None, NESTED) else ():
-        for whose, allowed in ((OURS, limited), (THEIRS, VALUES)):
-            yield (whose, f'{cpu}, max-cpu-compat={limit or ""}: L1 may give L2 {", ".join(allowed)}',
-                   functools.partial(check_lpvr, options=options('calls-v2', cpu, limit), allowed=allowed,
-                                     logs=whose == OURS))
-    for what, (more, words, starts) in REFUSED.items() if topic in (None, NESTED) else ():
-        for whose, wanted in ((OURS, words), *([(THEIRS, ())] if starts else [])):
-            yield (whose, f'v2: {what} is {"refused" if wanted else "started"}',
-                   functools.partial(check_refused, options=[*options('calls-v2'), *more], wanted=wanted))
-    for (api, *commands), (wanted, words) in TYPED.items() if topic in (None, NESTED) else ():
-        yield (OURS, f'{api}: {", ".join(commands)} while L2 runs', functools.partial(
-            check_monitor, options=options(api), commands=commands, wanted=wanted, words=words))
-    stanzas = read_stanzas(TOP / 'tests/hcall/calls.cfg', ('start', 'debian', 'steps'))
-    for name, stanza in stanzas.items() if topic in (None, NESTED) else ():
-        first, guest = STARTS[stanza['start']]
-        steps = (*guest, *calls.expanded(stanza['steps'].strip().splitlines()))
-        yield OURS, f'hypercalls: {name}', functools.partial(check_calls, options=options(first), steps=steps)
-        yield (THEIRS, f'hypercalls: {name} is wrong', functools.partial(
-            check_wrong, options=options(first), steps=steps, wanted=stanza['debian']))
+    if topic in (None, NESTED):
+        yield from nested_checks(options)
     for case, (of, apis, *wanted) in LEAVES.items():
         for api in apis if topic in (None, of) else ():
             for whose, leave in zip((OURS, THEIRS), wanted):

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Let an L1 make random calls of the nested APIs, on QEMU with TCG and sanitizers.
+"""Let an L1 pass random lists to CAS and make random calls of the nested APIs, on QEMU with TCG and sanitizers.
 
 QEMU must not abort, hang or leak memory.  The seed determines the calls of each CPU, not how the two CPUs meet.
 """
@@ -19,8 +19,21 @@ from tests.hcall import cases
 from tests.relink import relink
 
 SANITIZER = '-fsanitize=address,undefined'
-CALLS, PATIENCE = 4096, 30
+# Seconds until calls count as hung: a list has up to 512 records
+CALLS, PATIENCE, PATIENCE_CAS = 4096, 30, 120
 APIS = (('1', 'cap-nested-hv'), ('2', 'cap-nested-papr'))
+
+
+def lists(command, options, seed):
+    """How many lists CAS accepts and refuses; either must happen."""
+    said = dict(cases.lines(command, [*options, '-machine', 'cap-dawr1=off'], seed, PATIENCE_CAS))
+    if 'REFUSED' not in said:
+        raise Error(f'the guest hangs: no answer in {PATIENCE_CAS} seconds')
+    words = f'CAS accepts {said["TAKEN"]} lists and refuses {said["REFUSED"]}'
+    # an empty list is among them
+    if '0' in said.values():
+        raise Error(f'{words}: either has to happen')
+    return words
 
 
 def fuzz(command, options, said, seconds):
@@ -46,10 +59,12 @@ def check():
     with tempfile.TemporaryDirectory(prefix='asan-') as home:
         home = pathlib.Path(home)
         qemu = relink('tcg', home / 'tcg', home / 'src', [SANITIZER, '-fno-sanitize-recover=all'], None, [SANITIZER])
-        image = cases.program(home, 'fuzz', ('partition', 'fuzz'))
+
+        def options(program, capability):
+            return cases.machine(cases.program(home, program, ('partition', program)), capability, 'power11')
+        print(lists([str(qemu)], options('cas', 'cap-nested-papr'), args.seed))
         for api, capability in APIS:
-            calls = fuzz([str(qemu)], cases.machine(image, capability, 'power11'), f'{api}{args.seed}',
-                         args.seconds / len(APIS))
+            calls = fuzz([str(qemu)], options('fuzz', capability), f'{api}{args.seed}', args.seconds / len(APIS))
             print(f'v{api}: {calls} calls, {calls * len(APIS) // args.seconds} a second')
 
 
