@@ -97,7 +97,7 @@ def run(command, **kwargs):
     except subprocess.CalledProcessError as e:
         words = [line for line in (e.stderr or e.stdout).splitlines() if line.strip()]
         errors = [line for line in words if line.startswith(('E:', 'error:', 'fatal:'))]
-        raise Error('; '.join(errors or words[-3:]) or f'{command[0]} failed') from None
+        raise Error(culprit(words, '; '.join(errors or words[-3:])) or f'{command[0]} failed') from None
 
 
 def culprit(lines, usual):

@@ -2,15 +2,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Applying entries to a base, as commits."""
 
+import functools
 import itertools
-import pathlib
 import re
-import tempfile
 
 from scripts.lib.system import Error
-from scripts.queue.bases import DEVICES
-from scripts.queue.git import BASE_REF, identity
+from scripts.queue.bases import DEVICES, home
+from scripts.queue.git import BASE_REF, Tree, identity, index_of
 from scripts.queue.topics import entries, with_needs
+
+# What tells upstream's own version of the series, and the kernel's header that it needs, as (file, word)
+FUNCTION = ('target/ppc/kvm.c', 'kvm_ppc_host_compat_pvr')
+HEADER = ('linux-headers/linux/kvm.h', 'KVM_PPC_GET_COMPAT_CAPS')
 
 
 def function_of(line):
@@ -69,7 +72,6 @@ def apply_entry(tree, entry, parent, index, blob=carried):
 
 
 def commit_entry(tree, entry, parent, index, when):
-    """Commit ENTRY on top of PARENT, and return the commit."""
     date = {'GIT_AUTHOR_DATE': when, 'GIT_COMMITTER_DATE': when}
     return tree.git('commit-tree', '-p', parent, '-F', '-', apply_entry(tree, entry, parent, index),
                     data=entry.message, extra={**identity(), **date}).strip()
@@ -77,6 +79,12 @@ def commit_entry(tree, entry, parent, index, when):
 
 def has_word(tree, commit, name, word):
     return not tree.git('grep', '-q', '-w', '-F', '-e', word, commit, '--', name, check=False).returncode
+
+
+@functools.cache
+def over_upstream():
+    """Whether the base has upstream's version."""
+    return has_word(Tree(home() / 'src'), BASE_REF, *FUNCTION)
 
 
 def has_change(tree, commit, entry):
@@ -88,9 +96,7 @@ def commit_entries(tree, base, listed):
     """Commit the entries that BASE lacks, without touching the work tree, and return the last commit."""
     seconds = int(tree.git('show', '-s', '--format=%ct', base))
     commit = base
-    with tempfile.TemporaryDirectory() as scratch:
-        index = pathlib.Path(scratch, 'index')
-        tree.git('read-tree', base, index=index)
+    with index_of(tree, base) as index:
         for number, entry in enumerate(listed, 1):
             if not has_change(tree, commit, entry):
                 commit = commit_entry(tree, entry, commit, index, f'{seconds + number} +0000')

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Git work trees: commands, worktrees, clones, and the user's identity."""
 
+import contextlib
 import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 
 from scripts.lib.system import TOP, Error, culprit
 
@@ -27,7 +29,7 @@ class Tree:
 
     def git(self, *args, index=None, data=None, check=True, extra=None):
         # reading a tree must not leave a lock behind if git is killed
-        env = dict(os.environ, LC_ALL='C', GIT_OPTIONAL_LOCKS='0', **(extra or {}))
+        env = dict(os.environ, GIT_OPTIONAL_LOCKS='0', **(extra or {}))
         if index:
             env['GIT_INDEX_FILE'] = str(index)
         done = subprocess.run(['git', '-c', 'commit.gpgSign=false', '-C', self.path, *args], input=data, env=env,
@@ -43,6 +45,15 @@ class Tree:
 
     def show(self, commit, path):
         return self.git('show', f'{commit}:{path}')
+
+
+@contextlib.contextmanager
+def index_of(tree, commit):
+    """A temporary index with the files of COMMIT."""
+    with tempfile.TemporaryDirectory() as scratch:
+        index = pathlib.Path(scratch, 'index')
+        tree.git('read-tree', commit, index=index)
+        yield index
 
 
 def unlock(tree):

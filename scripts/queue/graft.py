@@ -13,17 +13,15 @@
 import pathlib
 import re
 import shutil
-import subprocess
 
 from scripts.debian.suite import Suite
 from scripts.lib.command import Parser, main
-from scripts.lib.system import TOP, Error, culprit, locked, say, scratch
+from scripts.lib.system import TOP, Error, locked, run as run_tool, say, scratch
 from scripts.queue import bases
-from scripts.queue.commits import commit_entries, edited, has_change, has_word
+from scripts.queue.commits import FUNCTION, HEADER, commit_entries, edited, has_change, has_word
 from scripts.queue.git import BASE_REF, GRAFTED_REF, Tree, identity, unlock
 from scripts.queue.refresh import refresh
 from scripts.queue.topics import entries, queue, with_needs
-from scripts.queue.upstream import FUNCTION, HEADER
 
 
 def fetch_source(suite, where):
@@ -33,17 +31,12 @@ def fetch_source(suite, where):
         dsc = Suite(suite, 'amd64').source('qemu', part)
         half = part / 'src'
         # apt has checked the signature chain down to this file's hash
-        done = subprocess.run(['dpkg-source', '--no-check', '-x', dsc, half], check=False, text=True,
-                              stdin=subprocess.DEVNULL, capture_output=True)
-        if done.returncode:
-            words = (done.stderr or done.stdout).strip().splitlines()
-            raise Error(f'cannot unpack {dsc.name} ({culprit(words, words[-1])}): check the disk, then run this again')
+        run_tool(['dpkg-source', '--no-check', '-x', str(dsc), str(half)])
         version = re.search(r'^Version: (.*)$', dsc.read_text(), re.M)[1]
         shutil.rmtree(half / '.pc', ignore_errors=True)
         tree = Tree(half)
         tree.git('init', '-q')
-        date = subprocess.run(['dpkg-parsechangelog', '-l', half / 'debian/changelog', '-S', 'Timestamp'],
-                              check=True, text=True, capture_output=True).stdout.strip()
+        date = run_tool(['dpkg-parsechangelog', '-l', str(half / 'debian/changelog'), '-S', 'Timestamp']).strip()
         stamp = {f'GIT_{who}_DATE': f'{date} +0000' for who in ('AUTHOR', 'COMMITTER')}
         tree.git('add', '-A', '-f', '.')
         tree.git('commit', '-q', '--no-verify', '-m', f'Debian source package qemu {version}',

@@ -3,6 +3,7 @@
 """Writing edits of the grafted tree back to the topics that are applied there."""
 
 import collections
+import contextlib
 import os
 import pathlib
 import re
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from scripts.lib.system import TOP, Error, write_whole
 from scripts.queue import bases
 from scripts.queue.commits import apply_entry, commit_entries, edited, says
-from scripts.queue.git import BASE_REF, GRAFTED_REF, unlock
+from scripts.queue.git import BASE_REF, GRAFTED_REF, index_of, unlock
 from scripts.queue.series import HUNK, counted
 from scripts.queue.topics import SERIES, applied, entries, queue, with_needs
 
@@ -62,17 +63,12 @@ def changed(tree, step, kind):
 
 def text_of(tree, step, old):
     """The text of STEP's entry: OLD, byte for byte, if that still produces STEP."""
-    with tempfile.TemporaryDirectory() as folder:
-        index = pathlib.Path(folder, 'index')
-        tree.git('read-tree', step.before, index=index)
-        try:
-            if old and old.message == f'{step.subject}\n\n{step.body}\n' and step.after == apply_entry(
-                    tree, old, step.before, index,
-                    lambda tree, _, name: tree.git('rev-parse', '--verify', '-q', f'{step.after}:{name}').strip()):
-                return old.path.read_text()
-        except Error:
-            # another entry changed the context of its hunks
-            pass
+    # fails if another entry changed the context of its hunks
+    with contextlib.suppress(Error), index_of(tree, step.before) as index:
+        if old and old.message == f'{step.subject}\n\n{step.body}\n' and step.after == apply_entry(
+                tree, old, step.before, index,
+                lambda tree, _, name: tree.git('rev-parse', '--verify', '-q', f'{step.after}:{name}').strip()):
+            return old.path.read_text()
     carries = ''.join(f' {name}' for name in changed(tree, step, 'A'))
     unless = f'Unless: {" ".join(old.unless)}\n' if old and old.unless else ''
     return f'Subject: {step.subject}\nCarries:{carries}\n{unless}SPDX-License-Identifier: {SPDX}\n\n' \
@@ -91,8 +87,7 @@ def owner(tree, base, name):
 def steps_of(tree, base):
     """The steps of the branch from BASE on, including uncommitted edits."""
     owners, names, found, before = {name: owner(tree, base, name) for name in edited(tree)}, [], [], base
-    with tempfile.TemporaryDirectory() as folder:
-        index = pathlib.Path(folder, 'index')
+    with index_of(tree, base) as index:
         for commit in tree.git('rev-list', '--reverse', f'{base}..HEAD').split():
             tree.git('read-tree', commit, index=index)
             names += [name for name in owners if owners[name] == commit]
@@ -120,9 +115,6 @@ def topics_of(steps, known, chosen):
             raise Error(f'the commit "{step.subject}" is an entry of {last}, which is not applied: run scripts/graft '
                         f'--topic {last} first')
         found[last].append(step)
-    for name in chosen:
-        if name not in found:
-            raise Error(f'no commit of the topic {name} is left: restore one, or remove series/{name} and graft')
     return found
 
 
@@ -169,8 +161,9 @@ def copied(folder, root):
     return root / folder.name
 
 
-def files(root):
-    return {str(path.relative_to(root)) for path in root.rglob('*') if path.is_file()}
+def texts(root):
+    """{file: its text} of all files below ROOT."""
+    return {str(path.relative_to(root)): path.read_text() for path in root.rglob('*') if path.is_file()}
 
 
 def rewrite(tree, folder):
@@ -202,12 +195,13 @@ def refresh(tree, folder=SERIES):
     with tempfile.TemporaryDirectory() as scratch:
         root = pathlib.Path(scratch)
         copy = copied(folder, root)
-        before = files(root)
+        before = texts(root)
         commit, count = rewrite(tree, copy)
-        for name in before - files(root):
+        after = texts(root)
+        for name in {*before} - {*after}:
             (folder.parent / name).unlink()
-        for name in files(root):
-            write(folder.parent / name, (root / name).read_text())
+        for name, text in after.items():
+            write(folder.parent / name, text)
     unlock(tree)
     tree.git('update-ref', '--no-deref', 'HEAD', commit)
     tree.git('update-ref', GRAFTED_REF, commit)

@@ -65,7 +65,6 @@ def signed(message):
 
 
 def patch(entry):
-    """The text of ENTRY's mail."""
     diff = diff_of(entry)
     with tempfile.TemporaryDirectory() as scratch:
         stat = git_apply(pathlib.Path(scratch), diff, '--stat', '--summary')
@@ -74,7 +73,6 @@ def patch(entry):
 
 
 def cover(topics, topic):
-    """The text of TOPIC's cover letter."""
     needs = ''.join(f'  {other.subject}\n' for other in with_needs(topics, [topic.name]) if other is not topic)
     needs = needs and f'This applies on top of\n{needs}\n'
     listed = ''.join(f'  {entry.subject}\n' for entry in topic.entries)

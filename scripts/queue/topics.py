@@ -65,7 +65,6 @@ class Entry:
 
     @property
     def changes(self):
-        """The files that its hunks change."""
         return re.findall(r'^\+\+\+ b/(.*)', self.diff, re.M)
 
     @functools.cached_property

@@ -9,7 +9,7 @@ import shlex
 from typing import NamedTuple
 
 from scripts.lib.system import Unknown
-from scripts.queue import upstream
+from scripts.queue.commits import over_upstream
 from tests.kvmsim import grammar
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -67,7 +67,7 @@ class Scenario:
 
     def steps_for(self, qemu):
         wanted = [None, qemu]
-        if qemu == 'patched' and not upstream.below():
+        if qemu == 'patched' and not over_upstream():
             wanted.append('over-plain')
         return [step for step in self.steps if step.qemu in wanted]
 
@@ -154,7 +154,6 @@ def convert(path, stanza, known, prefix=''):
 
 
 def build(path, stanza):
-    """The Scenario of a stanza."""
     for key, ((line, _), *_) in stanza.keys.items():
         if key not in grammar.KEYS:
             raise Mistake(path, line, f'expected one of {", ".join(sorted(grammar.KEYS))}, found "{key}"')
@@ -196,7 +195,6 @@ def parse(path, content):
 
 
 def read(path):
-    """The scenarios of a file."""
     try:
         return parse(path, pathlib.Path(path).read_text())
     except (OSError, UnicodeDecodeError) as e:

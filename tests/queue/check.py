@@ -15,11 +15,10 @@ from scripts.debian.suite import Suite
 from scripts.lib.command import main, no_options
 from scripts.lib.system import BUILD, TOP, Error, run
 from scripts.queue import bases
-from scripts.queue.commits import commit_entries, commit_topic, functions, has_change, says
+from scripts.queue.commits import FUNCTION, HEADER, commit_entries, commit_topic, functions, has_change, says
 from scripts.queue.git import BASE_REF, GRAFTED_REF, Tree, clone, identity
-from scripts.queue.refresh import copied, refresh
+from scripts.queue.refresh import copied, refresh, texts
 from scripts.queue.topics import SERIES, Entry, entries, queue
-from scripts.queue.upstream import FUNCTION, HEADER
 from tests.queue.stand_in import STAND_IN, base_with
 from tests.tap import Skip, point, report
 
@@ -83,19 +82,21 @@ def check_applies(tree, topics):
         raise Error('the grafted branch differs from series/: run scripts/graft')
 
 
-def check_out(copy, commit, *names):
-    """Check out COMMIT in COPY, only with the folders of NAMES."""
-    copy.git('sparse-checkout', 'set', *sorted({str(pathlib.PurePath(name).parent) for name in names} - {'.'}))
-    copy.git('checkout', '-q', '--detach', commit)
+@contextlib.contextmanager
+def checkout(tree, commit, *names):
+    """A clone of TREE at COMMIT, only with the folders of NAMES."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = clone(tree, pathlib.Path(scratch, 'qemu'))
+        copy.git('sparse-checkout', 'set', *sorted({str(pathlib.PurePath(name).parent) for name in names} - {'.'}))
+        copy.git('checkout', '-q', '--detach', commit)
+        yield copy
 
 
 def check_am(tree, topics, topic):
     """Check that git am of TOPIC's mails, without those of entries that the base has, produces its tree."""
     below, tip = commit_topic(tree, topics, topic.name)
     mails = zip(topic.entries, sorted((MAILS / topic.name).iterdir())[1:])
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = clone(tree, pathlib.Path(scratch, 'qemu'))
-        check_out(copy, below, *tree.git('diff', '--name-only', below, tip).split())
+    with checkout(tree, below, *tree.git('diff', '--name-only', below, tip).split()) as copy:
         copy.git('am', '-q', *(str(mail) for entry, mail in mails if not has_change(tree, below, entry)),
                  extra=identity())
         if copy.git('rev-parse', 'HEAD^{tree}') != tree.git('rev-parse', f'{tip}^{{tree}}'):
@@ -124,9 +125,8 @@ def write_alone(topics):
 
 def check_worktrees(tree):
     """Check that two worktrees of one repository can be bases, and that graft changes no branch there."""
-    with tempfile.TemporaryDirectory() as scratch:
-        one, two = clone(tree, pathlib.Path(scratch, 'one')), Tree(pathlib.Path(scratch, 'two'))
-        check_out(one, BASE_REF, 'target/ppc/compat.c')
+    with checkout(tree, BASE_REF, 'target/ppc/compat.c') as one:
+        two = Tree(one.path.with_name('two'))
         one.git('branch', 'host-compat')
         one.git('worktree', 'add', '-q', '-b', 'two', str(two.path))
         before = one.git('for-each-ref', 'refs/heads')
@@ -140,10 +140,8 @@ def check_worktrees(tree):
 
 def check_neither(tree):
     """Check that graft refuses a base with half of upstream's own version."""
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = clone(tree, pathlib.Path(scratch, 'qemu'))
-        check_out(copy, BASE_REF, FUNCTION[0], HEADER[0])
-        (function, caller), (header, word) = FUNCTION, HEADER
+    (function, caller), (header, word) = FUNCTION, HEADER
+    with checkout(tree, BASE_REF, function, header) as copy:
         (copy.path / function).write_text(f'{tree.show(BASE_REF, function)}/* {caller} */\n')
         (copy.path / header).write_text(tree.show(BASE_REF, header).replace(word, 'OTHER'))
         copy.git('commit', '-q', '-a', '-m', 'half', extra=identity())
@@ -185,23 +183,18 @@ def check_fault(topics, spoiled, words):
     raise Error('the queue was accepted')
 
 
-def texts(root):
-    """{file: its text} of all files below ROOT."""
-    return {str(path.relative_to(root)): path.read_text() for path in root.rglob('*') if path.is_file()}
-
-
 def check_refresh(tree, topics, base, name):
     """Check that an edit in NAME, on BASE, changes only the last entry that touches it, and NAME if carried."""
     listed = entries(topics.values())
     owner = [entry for entry in listed if name in (*entry.carries, *entry.changes)][-1]
     wanted = {name for entry in listed if name in entry.carries} | \
         {owner.name for _ in owner.changes if name not in owner.carries}
-    with tempfile.TemporaryDirectory() as scratch:
-        root, copy = pathlib.Path(scratch, 'root'), clone(tree, pathlib.Path(scratch, 'qemu'))
+    tip = commit_entries(tree, base, listed)
+    with checkout(tree, tip, name) as copy:
         copy.git('update-ref', BASE_REF, base)
-        copy.git('update-ref', GRAFTED_REF, commit_entries(tree, base, listed))
+        copy.git('update-ref', GRAFTED_REF, tip)
+        root = copy.path.with_name('root')
         folder, before = copied(SERIES, root), texts(root)
-        check_out(copy, GRAFTED_REF, name)
         path = copy.path / name
         path.write_text(f'{path.read_text()}{EDIT}\n')
         refresh(copy, folder)
@@ -242,11 +235,12 @@ def check_style(tree, mail):
         raise Error('; '.join(found) or done.stderr.strip() or 'checkpatch said nothing')
 
 
-def interface(*files):
-    text = '\n'.join(path.read_text() for path in files)
-    text = re.sub(r'\\\n', '', text)
-    found = {name: ' '.join(value.split()) for name, value in re.findall(INTERFACE, text)}
-    return found, re.search(r'struct kvm_ppc_compat_caps \{(.*?)\}', text, re.S)
+def interface(folder, asm):
+    """{name: value} of the interface's constants in FOLDER, and the fields of its structure."""
+    text = '\n'.join((folder / name).read_text() for name in ('linux/kvm.h', f'{asm}/kvm.h')).replace('\\\n', '')
+    struct = re.search(r'struct kvm_ppc_compat_caps \{(.*?)\}', text, re.S)
+    return {**{name: ' '.join(value.split()) for name, value in re.findall(INTERFACE, text)},
+            'struct kvm_ppc_compat_caps': struct and re.findall(r'(__u\d+)\s+(\w+)', struct[1])}
 
 
 def check_headers(tree):
@@ -257,15 +251,10 @@ def check_headers(tree):
             break
     else:
         raise Skip('no suite has the header on this mirror')
-    theirs, their_struct = interface(kernel / 'usr/include/linux/kvm.h',
-                                     kernel / 'usr/include/powerpc64le-linux-gnu/asm/kvm.h')
-    ours, our_struct = interface(tree.path / 'linux-headers/linux/kvm.h',
-                                 tree.path / 'linux-headers/asm-powerpc/kvm.h')
-    if not their_struct:
+    theirs = interface(kernel / 'usr/include', 'powerpc64le-linux-gnu/asm')
+    ours = interface(tree.path / 'linux-headers', 'asm-powerpc')
+    if not theirs['struct kvm_ppc_compat_caps']:
         raise Skip(f'{suite} currently has no header with the interface')
-    fields = [re.findall(r'__u\d+\s+\w+', struct[1]) for struct in (our_struct, their_struct)]
-    if [' '.join(f.split()) for f in fields[0]] != [' '.join(f.split()) for f in fields[1]]:
-        raise Error('struct kvm_ppc_compat_caps differs from the kernel\'s')
     for name, value in ours.items():
         if theirs.get(name) != value:
             raise Error(f'{name} is {value} here and {theirs.get(name)} in the kernel')
@@ -283,7 +272,6 @@ def form(tree, topics):
 
 
 def checks(tree, topics):
-    """All checks."""
     yield from form(tree, topics)
     for topic in topics.values():
         yield f'{topic.name}: git am gives the same tree', check_am, tree, topics, topic

@@ -8,10 +8,9 @@ from scripts.debian.builds import prepared
 from scripts.lib.command import main
 from scripts.lib.system import TOP, locked
 from scripts.queue import bases
-from scripts.queue.commits import commit_entries
+from scripts.queue.commits import HEADER, commit_entries
 from scripts.queue.git import BASE_REF, Tree
 from scripts.queue.topics import Entry, entries, queue
-from scripts.queue.upstream import HEADER
 
 STAND_IN = TOP / 'tests/queue/upstream.patch'
 
