@@ -28,7 +28,7 @@ help:
 	@echo 'Change it:  make kvm tcg     build the patched QEMU for ppc64le, and for this machine'
 	@echo '            make quick       the form of the patches, and the tests that reach your change'
 	@echo '            make mutants     small faults, for each of which a test must fail (ONLY=FILE)'
-	@echo '            make coverage    the lines that no test reaches; see build/coverage'
+	@echo '            make coverage    the lines that no test reaches'
 	@echo '            make fuzz        random hosts and guests (SECONDS=600 SEED=1)'
 	@echo '            make hooks       a git hook that lints the files of each commit'
 	@echo '            make clean       remove build/'
@@ -38,7 +38,7 @@ help:
 	@echo '            make check-all   the slow checks (ONLY="$(slow)")'
 
 # Everything that a build needs, and the current series
-$(home)/.ready: configure $(addprefix scripts/, $(addprefix debian/, builds.py prepare.py roots.py suite.py) \
+$(home)/.ready: configure $(addprefix scripts/, $(addprefix debian/, builds.py roots.py suite.py) \
                 $(addprefix queue/, commits.py graft.py)) scripts/debian/pseries.mak series/. $(queue)
 	./configure
 	@touch $@
@@ -105,8 +105,15 @@ series:
 deb-source: $(home)/.ready
 	@$(python) -m scripts.queue.deb_source $(or $(SUITE),trixie)
 
+# Warnings are errors.  Sphinx only warns about a page when it reads it: read all again after a run with warnings.
 docs: $(home)/.ready
-	@scripts/docs
+	@for page in *.rst docs/*.rst; do rst2html --strict "$$page" /dev/null || exit 1; done
+	@[ -e build/docs.p/clean ] || rm -rf build/docs.p
+	@rm -f build/docs.p/clean
+	@CONFDIR=/etc/qemu sphinx-build -q -W --keep-going -j auto -Dkerneldoc_werror=1 -Drelease= \
+	    -Dversion="$$(cat $(home)/src/VERSION)" -b html -d build/docs.p $(home)/src/docs build/docs
+	@touch build/docs.p/clean
+	@echo "build/docs/system/ppc/host-compat.html"
 
 check-all:
 	@$(MAKE) -s -k -j1 $(addprefix check-,$(or $(ONLY),$(slow)))
@@ -115,7 +122,11 @@ check-all:
 names-bases = $(BASES)
 names-hosts = $(HOSTS)
 names-topics = $(TOPIC)
+run-upstream = BASE=$(home)/upstream/src QEMU_BUILDS= sh -ec '$(MAKE) -s kvm; scripts/kvmsim suite --qemu patched; \
+    scripts/lab matrix --qemu patched --only tags=upstream'
 $(addprefix check-,$(slow)): check-%: $(home)/.ready
-	@if $(python) -m tests.slow.$* $(names-$*); then echo "ok: $@"; else echo "failed: $@"; exit 1; fi
+	@if $(or $(run-$*),$(python) -m tests.slow.$* $(names-$*)); then echo "ok: $@"; else echo "failed: $@"; exit 1; fi
+
+check-upstream: upstream/src
 
 bisect-check: check-bisect

@@ -31,10 +31,10 @@ def ninja(place, *targets):
 
 
 def failures(text):
-    """Why a build failed, on one line: the compiler's errors, or else the last lines of its output."""
+    """Why a build failed, on one line: the errors of meson or the compiler, or else the last lines of its output."""
     lines = text.splitlines()
     # "ld returned 1 exit status" gives no reason
-    errors = [line for line in lines if re.search(' error: (?!ld returned)', line)]
+    errors = [line for line in lines if re.search(' error: (?!ld returned)|ERROR: ', line)]
     return ' / '.join(errors or (line for line in lines[-12:] if line.strip()))
 
 
@@ -70,7 +70,6 @@ def built(target):
 
 
 def native_qemu():
-    """Our QEMU for this machine, with TCG."""
     return built('tcg')
 
 
@@ -101,7 +100,6 @@ class Qemu(NamedTuple):
 
 @functools.cache
 def ask(one, *options):
-    """What the QEMU ONE prints."""
     return run([roots.user_emulator(), '-L', one.root, one.path, *options])
 
 

@@ -1,16 +1,22 @@
 # Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How QEMU is configured and built: for ppc64le with KVM, and for this machine with TCG."""
+"""The builds of QEMU; as a program, the second half of configure, after it has installed the packages.
 
+Grafts the series and configures two builds: for ppc64le with KVM, and for this
+machine with TCG.  Does not compile anything.
+"""
+
+import concurrent.futures
 import os
 import shutil
 import subprocess
 
 from scripts.debian import binaries, roots
-from scripts.debian.roots import sysroot
+from scripts.lib.command import Parser, main
 from scripts.lib.system import TOP, Error, locked, say
 from scripts.queue import bases
 from scripts.queue.git import worktree
+from scripts.queue.graft import graft
 
 COMMON = ['--without-default-features', '--enable-fdt=system', '--disable-docs', '--disable-tools',
           '--disable-user', '--disable-download', '--disable-install-blobs', '--enable-trace-backends=log',
@@ -46,14 +52,7 @@ def configure(name, options, extra_env, home=None):
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     say(f'{home.name}: configuring QEMU ({name})')
-    env = dict(os.environ, **extra_env, PYTHONPATH=roots.meson_path())
-    done = subprocess.run([source / 'configure', *options], cwd=place, env=env, check=False, text=True,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode:
-        (place / 'configure.log').write_text(done.stdout)
-        words = [line for line in done.stdout.splitlines() if 'ERROR' in line] or done.stdout.splitlines()[-3:]
-        raise Error(f"QEMU's configure failed for {name} ({'; '.join(words)}): see "
-                    f'{(place / "configure.log").relative_to(TOP)}')
+    in_build([source / 'configure', *options], place, **extra_env)
     for told in place.glob('config-meson.*'):
         # in a git tree, this would override --disable-werror as soon as meson runs again, and all would be rebuilt
         when = told.stat().st_mtime_ns
@@ -62,9 +61,9 @@ def configure(name, options, extra_env, home=None):
     stamp.write_text(wanted)
 
 
-def in_build(words, place=None):
+def in_build(words, place=None, **more_env):
     """Run the command WORDS (in PLACE) with the environment of QEMU's build; see failures() for its error."""
-    env = dict(os.environ, PYTHONPATH=roots.meson_path(), CCACHE_BASEDIR=str(TOP), CCACHE_NOHASHDIR='1')
+    env = dict(os.environ, **more_env, PYTHONPATH=roots.meson_path(), CCACHE_BASEDIR=str(TOP), CCACHE_NOHASHDIR='1')
     done = subprocess.run(words, env=env, cwd=place, check=False, text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
@@ -84,13 +83,32 @@ def prepared(tree, home, commit, *options, names=None):
     """A worktree of TREE at COMMIT in HOME, with the builds of the series configured beside it."""
     copy = worktree(tree, home / 'src', commit)
     for name in TARGETS if names is None else names:
-        own, env = configurations(sysroot())[name]
+        own, env = configurations(roots.sysroot())[name]
         configure(name, [*own, *options], env, home)
     return copy
 
 
 def build_commit(copy):
-    """Build HEAD of COPY; return a summary."""
     for name, targets in TARGETS.items():
         in_build(['ninja', '-C', copy.path.parent / name, *targets])
     return f'builds ({", ".join(TARGETS)})'
+
+
+def ready(name, options, env):
+    with binaries.building(bases.home() / name):
+        configure(name, options, env)
+
+
+def run():
+    parser = Parser(description=__doc__)
+    parser.add_argument('base', nargs='?', metavar='BASE', help='trixie, sid, or the path of a QEMU checkout')
+    wanted = parser.parse_args().base or bases.chosen()
+    with locked('prepare', 'waiting for another ./configure to end'), concurrent.futures.ThreadPoolExecutor() as pool:
+        needed = [pool.submit(graft, wanted), pool.submit(roots.meson_path), pool.submit(roots.sysroot)]
+        root = [one.result() for one in needed][-1]
+        for done in [pool.submit(ready, name, *how) for name, how in configurations(root).items()]:
+            done.result()
+
+
+if __name__ == '__main__':
+    main(run, 'configure')

@@ -79,7 +79,6 @@ class Suite:
         return run([tool, *(f'-o{key}={value}' for key, value in options.items()), *args], cwd=cwd)
 
     def update(self):
-        """Fetch the suite's package lists."""
         with locked(f'lists-{self.home.name}'):
             self._update()
 
@@ -175,7 +174,6 @@ class Suite:
         return found
 
     def version(self, package):
-        """The candidate version of PACKAGE, or None."""
         return self.versions(package).get(package)
 
     def depends(self, package):

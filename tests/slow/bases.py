@@ -12,8 +12,8 @@ import os
 import shutil
 import sys
 
-from scripts.debian import binaries, roots
-from scripts.debian.builds import COMMON, TARGETS, TCG, configure, in_build
+from scripts.debian import roots
+from scripts.debian.builds import COMMON, TCG, build_commit, configure, in_build
 from scripts.debian.suite import Suite
 from scripts.lib.command import Parser, main
 from scripts.lib.system import BUILD, TOP, Error, locked, say
@@ -72,13 +72,9 @@ def compare(ours, theirs):
 
 
 def check(base):
-    """Check BASE; returns a description for its line."""
-    in_build([sys.executable, '-m', 'scripts.debian.prepare', base], TOP)
-    for name, targets in TARGETS.items():
-        say(f'{base}: building {name}')
-        with binaries.building(bases.home() / name):
-            in_build(['ninja', '-C', bases.home() / name, *targets])
-    words = ['applies', f'builds ({", ".join(TARGETS)})']
+    in_build([sys.executable, '-m', 'scripts.debian.builds', base], TOP)
+    say(f'{base}: building')
+    words = ['applies', build_commit(Tree(bases.home() / 'src'))]
     for what in topics.TESTS:
         say(f'{base}: {what}')
         words.append(f'{sum(topics.test(topic, what, bases.home()) for topic in queue().values())} {what}')
