@@ -37,8 +37,7 @@ class Test(NamedTuple):
 
 
 def on_kvm(scenario, binary, env, patience=None):
-    result = steps.perform(scenario, 'patched', binary, env=env, patience=patience)
-    return None if result['outcome'] == 'passed' else result['reason'] or result['outcome']
+    return steps.perform(scenario, 'patched', binary, env=env, patience=patience).reason or None
 
 
 # pylint: disable-next=unused-argument
@@ -103,7 +102,6 @@ def reach(test, binary, out):
 
 
 def add(lines, more):
-    """Add the counts in MORE to LINES."""
     for line, (times, branches) in more.items():
         before, taken = lines.get(line, (0, []))
         lines[line] = (before + times, [a + b for a, b in itertools.zip_longest(taken, branches, fillvalue=0)])

@@ -2,33 +2,68 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run QEMU on a simulated /dev/kvm that can give any answer: see tests/kvmsim/README.md."""
 
-import json
 import os
 import pathlib
 import sys
 
 from scripts.debian import binaries
 from scripts.lib.command import Parser, main
-from scripts.lib.system import say
+from scripts.lib.system import Unknown, say
+from scripts.queue.topics import asked, queue
 from tests.kvmsim import fuzz
-from tests.kvmsim.machine import end_all
-from tests.kvmsim.scenario import read_all
+from tests.kvmsim.machine import end_all, workers
+from tests.kvmsim.scenario import ENDING, read, read_all
 from tests.kvmsim.steps import perform
-from tests.kvmsim.suite import find, suite
+from tests.tap import tally
+
+# The QEMUs of a suite without --qemu, and how many scenarios run at a time
+USUAL, JOBS = ('patched', 'distro'), 2
+
+
+def find(name):
+    """The scenario NAME, FILE:NAME, or FILE if that has only one."""
+    path, _, wanted = name.partition(':')
+    if not ('/' in path or path.endswith(ENDING) or os.path.exists(path)):
+        found = read_all()
+        if name not in found:
+            raise Unknown(f'{name} is not a scenario: choose one of {", ".join(found)}')
+        return found[name]
+    found = read(path)
+    if not wanted and len(found) == 1:
+        return next(iter(found.values()))
+    if wanted not in found:
+        raise Unknown(f'{path}:1: expected {path}:NAME, NAME one of {", ".join(found)}')
+    return found[wanted]
 
 
 def do_run(args):
-    scenario = find(args.scenario)
-    trace = os.path.abspath(args.trace) if args.trace else None
-    qemu = binaries.qemus([args.qemu], args.qemu_root)[0]
-    result = perform(scenario, qemu.like, qemu, trace)
-    if args.json:
-        print(json.dumps(result))
-    else:
-        print(f'{result["outcome"]}: {scenario.name} ({args.qemu}): {scenario.title}')
-    if result['reason']:
-        print(f'kvmsim: {result["reason"]}', file=sys.stderr)
-    return result['outcome'] != 'passed'
+    scenario, qemu = find(args.scenario), binaries.qemus([args.qemu], args.qemu_root)[0]
+    result = perform(scenario, qemu.like, qemu, args.trace and os.path.abspath(args.trace))
+    print(f'{result.outcome}: {scenario.name} ({args.qemu}): {scenario.title}')
+    if result.reason:
+        print(f'kvmsim: {result.reason}', file=sys.stderr)
+    return result.outcome != 'passed'
+
+
+def do_suite(args):
+    topics = [known.name for known in asked(queue(), args.topic)]
+    chosen = [find(name) for name in args.scenario] or read_all().values()
+    chosen = [scenario for scenario in chosen if scenario.topic in topics]
+    qemus = binaries.qemus([args.qemu] if args.qemu else USUAL, args.qemu_root)
+    outcomes = []
+    with workers(JOBS) as pool:
+        for scenario, results in zip(chosen, pool.map(
+                lambda scenario: [perform(scenario, one.like, one) for one in qemus], chosen)):
+            words = ', '.join(f'{one.name} {result.outcome}' for one, result in zip(qemus, results))
+            print(f'{scenario.name:40} {" ".join(scenario.behavior):12} {words}; '
+                  f'expected: {"differs" if scenario.differs else "same"} '
+                  f'[{sum(result.seconds for result in results):.1f} s]',
+                  *(f'    {one.name}: {result.reason}' for one, result in zip(qemus, results) if result.reason),
+                  sep='\n', flush=True)
+            outcomes += [result.outcome for result in results]
+    passed = outcomes.count('passed')
+    print(tally({'passed': passed, 'failed': len(outcomes) - passed, 'skipped': 0}))
+    return passed < len(outcomes)
 
 
 def do_fuzz(args):
@@ -47,10 +82,8 @@ def run():
     one = command('run', 'run one scenario on one QEMU', do_run)
     one.add_argument('scenario', metavar='SCENARIO', help='a name, or FILE[:NAME]')
     one.add_argument('--qemu', metavar='QEMU', default='patched', help=binaries.QEMU_HELP)
-    one.add_argument('--json', action='store_true', help='print one object and nothing else')
     one.add_argument('--trace', metavar='FILE', help='write every ioctl there, decoded')
-    many = command('suite', "run all scenarios, or those named, on ours and Debian's QEMU",
-                   lambda args: suite(args.scenario, args.topic, args.qemu, args.qemu_root))
+    many = command('suite', "run all scenarios, or those named, on ours and Debian's QEMU", do_suite)
     many.add_argument('scenario', nargs='*', metavar='SCENARIO', help='as for run')
     many.add_argument('--topic', metavar='NAME', help='only those of this topic of series/')
     many.add_argument('--qemu', metavar='QEMU', help='on this one')

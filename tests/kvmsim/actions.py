@@ -7,16 +7,17 @@ from tests.kvmsim.host import refuse_commands
 MIGRATED = ('completed', 'failed')
 
 
+def command(name, *keys):
+    """A step that sends the QMP command NAME, with the words of the step as its arguments KEYS."""
+    return lambda run, *words: run.command(name, **dict(zip(keys, words)))
+
+
 def cont(run):
     run.act()
     if 'start' not in run.phases:
         run.machine.ready()
         run.count('start')
     run.ask('cont')
-
-
-def stop(run):
-    run.command('stop')
 
 
 def reset(run):
@@ -63,22 +64,6 @@ def monitor(run, words):
     """Send a command to the human monitor; any output is an error."""
     run.command('human-monitor-command', **{'command-line': ' '.join(words)})
     run.error = run.error or (run.value or '').strip() or None
-
-
-def save(run, tag):
-    monitor(run, ['savevm', tag])
-
-
-def load(run, tag):
-    monitor(run, ['loadvm', tag])
-
-
-def get(run, path, name):
-    run.command('qom-get', path=path, property=name)
-
-
-def change(run, path, name, value):
-    run.command('qom-set', path=path, property=name, value=value)
 
 
 def describe(run, path, name):

@@ -11,6 +11,7 @@
  */
 
 #define _GNU_SOURCE
+#include <endian.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -41,19 +42,6 @@ void control_event(const char *format, ...)
 static uint64_t number(const char *word)
 {
     return strtoull(word, NULL, 0);
-}
-
-/* The errno called NAME, or 0 */
-static int errno_of(const char *name)
-{
-    for (int i = 1; i < 256; i++) {
-        const char *known = strerrorname_np(i);
-
-        if (known && !strcmp(known, name)) {
-            return i;
-        }
-    }
-    return 0;
 }
 
 /*
@@ -97,10 +85,10 @@ static const char *do_caps(char **words)
 /* caps-error ERRNO TIMES SIZE-WRITTEN-BACK */
 static const char *do_caps_error(char **words)
 {
-    kernel.caps.error = errno_of(words[0]);
+    kernel.caps.error = number(words[0]);
     kernel.caps.times = number(words[1]);
     kernel.caps.size_back = number(words[2]);
-    return kernel.caps.error ? NULL : "no such errno";
+    return NULL;
 }
 
 /* refuse VCPU VALUE ERRNO POISON */
@@ -113,10 +101,10 @@ static const char *do_refuse(char **words)
     }
     refusal->vcpu = number(words[0]);
     refusal->value = number(words[1]);
-    refusal->error = errno_of(words[2]);
+    refusal->error = number(words[2]);
     refusal->poison = number(words[3]);
     kernel.refusals++;
-    return refusal->error ? NULL : "no such errno";
+    return NULL;
 }
 
 static const char *do_accept(char **words)
@@ -129,36 +117,26 @@ static const char *do_accept(char **words)
 static const char *do_poke(char **words)
 {
     size_t len = strlen(words[1]) / 2;
-    uint8_t *bytes = malloc(len);
     char pair[3] = "";
 
-    if (!bytes) {
-        return "out of memory";
-    }
+    /* the bytes take the place of their digits */
     for (size_t i = 0; i < len; i++) {
         memcpy(pair, words[1] + 2 * i, 2);
-        bytes[i] = strtoul(pair, NULL, 16);
+        words[1][i] = strtoul(pair, NULL, 16);
     }
-    vm_copy(number(words[0]), bytes, len, true);
-    free(bytes);
+    vm_copy(number(words[0]), words[1], len, true);
     return NULL;
 }
 
-/* peek ADDRESS LENGTH: guest memory as hex */
+/* peek ADDRESS: a word of guest memory, which is big-endian */
 static const char *do_peek(char **words)
 {
-    uint8_t bytes[256];
-    size_t len = number(words[1]);
+    int32_t word;
 
-    if (len > sizeof(bytes) ||
-        vm_copy(number(words[0]), bytes, len, false) != len) {
-        return "not in RAM, or too long";
+    if (vm_copy(number(words[0]), &word, sizeof(word), false) < sizeof(word)) {
+        return "not in RAM";
     }
-    fputs("ok ", out);
-    for (size_t i = 0; i < len; i++) {
-        fprintf(out, "%02x", bytes[i]);
-    }
-    fputc('\n', out);
+    fprintf(out, "ok %d\n", (int32_t)be32toh(word));
     return silent;
 }
 
@@ -238,7 +216,7 @@ static const struct {
     { "refuse", 4, do_refuse },
     { "accept", 0, do_accept },
     { "poke", 2, do_poke },
-    { "peek", 2, do_peek },
+    { "peek", 1, do_peek },
     { "hypercall", 1, do_hypercall },
     { "result", 0, do_result },
     { "modes", 0, do_modes },

@@ -90,8 +90,7 @@ class Guest:
         self.hypercall(power.H_VOF_CLIENT, ARGS)
         if self.machine.exit is not None:
             return None
-        word, = self.machine.kernel(f'peek {result:#x} 4')
-        return struct.unpack('>i', bytes.fromhex(word))[0]
+        return int(self.machine.kernel(f'peek {result:#x}')[0])
 
     def cas(self, entries, mmu):
         """Call ibm,client-architecture-support with the list ENTRIES."""

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The simulated host: its device tree, and what its kernel answers."""
 
+import errno
 import struct
 
 from tests.kvmsim import power
@@ -55,9 +56,10 @@ def kernel_commands(settings):
     yield f'extension {power.CAP_COMPAT_CAPS} {extension}'
     yield f'caps {bits:#x} {settings["caps-size"]}'
     if settings['caps-error']:
-        yield ' '.join(map(str, ('caps-error', *settings['caps-error'])))
+        error, *how = settings['caps-error']
+        yield ' '.join(map(str, ('caps-error', getattr(errno, error), *how)))
     elif not has_ioctl and not extension:
-        yield 'caps-error ENOTTY -1 -1'
+        yield f'caps-error {errno.ENOTTY} -1 -1'
     if power.MODES[mode] < power.MODES['power10']:
         yield f'extension {power.CAP_DAWR1} 0'
     yield from refuse_commands(power.refusals(settings['kernel'], settings['host'], mode)
@@ -67,4 +69,4 @@ def kernel_commands(settings):
 def refuse_commands(refusals):
     yield 'accept'
     for vcpu, value, error, poison in refusals:
-        yield f'refuse {vcpu} {value} {error} {int(poison)}'
+        yield f'refuse {vcpu} {value} {getattr(errno, error)} {int(poison)}'

@@ -61,14 +61,11 @@ class Machine:
             raise
 
     def spawn(self, command, control, env):
-        try:
-            # pylint: disable-next=consider-using-with
-            self.process = subprocess.Popen(
-                command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                pass_fds=[control.fileno()], start_new_session=True, cwd=self.home,
-                env={**os.environ, **env, 'KVMSIM_FD': str(control.fileno())})
-        except OSError as e:
-            raise Error(f'cannot start {command[0]}: {e}') from None
+        # pylint: disable-next=consider-using-with
+        self.process = subprocess.Popen(
+            command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            pass_fds=[control.fileno()], start_new_session=True, cwd=self.home,
+            env={**os.environ, **env, 'KVMSIM_FD': str(control.fileno())})
 
     def close(self):
         if self.process:

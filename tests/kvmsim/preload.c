@@ -330,21 +330,15 @@ OPEN(open64)
 
 int close(int fd)
 {
-    static int (*hidden)(int);
-
-    if (!hidden) {
-        hidden = HIDDEN(close);
-    }
     if (fd >= 0 && fd < MAX_FD) {
         files[fd].kind = NOT_OURS;
         files[fd].vcpu = NULL;
     }
-    return hidden(fd);
+    return HIDDEN(close)(fd);
 }
 
 int ioctl(int fd, unsigned long request, ...)
 {
-    static int (*hidden)(int, unsigned long, ...);
     va_list ap;
     void *arg;
     long ret;
@@ -353,10 +347,7 @@ int ioctl(int fd, unsigned long request, ...)
     arg = va_arg(ap, void *);
     va_end(ap);
     if (fd < 0 || fd >= MAX_FD || files[fd].kind == NOT_OURS) {
-        if (!hidden) {
-            hidden = HIDDEN(ioctl);
-        }
-        return hidden(fd, request, arg);
+        return HIDDEN(ioctl)(fd, request, arg);
     }
     pthread_mutex_lock(&sim_lock);
     ret = answer(fd, request, arg);

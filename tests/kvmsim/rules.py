@@ -83,7 +83,6 @@ class Guarded(Run):
             raise Failed('QEMU ended at its second reset')
 
     def checked(self, step):
-        """Do a step, and check the rules."""
         if isinstance(step, str):
             step, = steps_of(0, step)
         self.done.append(step.text)

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Running a scenario."""
 
+import contextlib
 import functools
 import pathlib
 import tempfile
 import time
+from typing import NamedTuple
 
 from scripts.lib.system import Error
 from tests.kvmsim.grammar import STEPS
@@ -25,7 +27,7 @@ class Run:
         self.verbs = {step.verb for step in self.steps}
         self.error = self.value = None
         # ioctls by phase; how many messages were printed before the last action
-        self.phases, self.record, self.before = {}, [], {}
+        self.phases, self.before = {}, {}
         self.machines = []
         self.machine = self.source = self.start(scenario.source, 'source', trace=trace)
         self.guest = Guest(self.source)
@@ -46,19 +48,14 @@ class Run:
             machine.close()
 
     def run(self):
-        """Do all steps; raise Failed at the first that fails."""
         for step in self.steps:
-            began = time.monotonic()
-            self.record.append({'line': step.line, 'step': step.text, 'result': 'ok'})
             try:
                 self.use(self.target if step.target else self.source)
                 if self.error and step.verb not in AFTER_REFUSAL:
                     raise Failed(f'the previous command was refused: {self.error}')
                 self.do(step)
             except Failed as e:
-                self.record[-1]['result'] = str(e)
                 raise Failed(f'{self.scenario.file}:{step.line}: {step.text}: {e}') from None
-            self.record[-1]['seconds'] = round(time.monotonic() - began, 2)
         if self.error:
             raise Failed(f'the last command was refused: {self.error}')
 
@@ -118,24 +115,23 @@ class Run:
                 counts[name] = counts.get(name, 0) + number
 
 
+class Result(NamedTuple):
+    """What a run came to: passed, failed, or broken if it could not run; why; and its time."""
+    outcome: str
+    reason: str
+    seconds: float
+
+
 def perform(scenario, qemu, path, trace=None, **options):
-    """Run SCENARIO, with OPTIONS for Machine; return what --json prints."""
-    began = time.monotonic()
-    result = {'scenario': scenario.name, 'behavior': scenario.behavior, 'qemu': qemu,
-              'outcome': 'passed', 'reason': None}
-    with tempfile.TemporaryDirectory(prefix='kvmsim-') as home:
-        run = None
+    """Run SCENARIO, with OPTIONS for Machine."""
+    began, outcome, reason = time.monotonic(), 'passed', ''
+    with tempfile.TemporaryDirectory(prefix='kvmsim-') as home, contextlib.ExitStack() as stack:
         try:
             run = Run(scenario, qemu, path, pathlib.Path(home), trace, **options)
+            stack.callback(run.close)
             run.run()
         except Failed as e:
-            result.update(outcome='failed', reason=str(e))
+            outcome, reason = 'failed', str(e)
         except (Error, OSError) as e:
-            result.update(outcome='broken', reason=str(e))
-        finally:
-            if run:
-                run.close()
-                result.update(steps=run.record, ioctls=run.phases,
-                              messages=[text for machine in run.machines for text in machine.messages])
-    result['seconds'] = round(time.monotonic() - began, 1)
-    return result
+            outcome, reason = 'broken', str(e)
+    return Result(outcome, reason, time.monotonic() - began)

@@ -66,17 +66,6 @@ static struct Extension {
     ROW(PPC_DAWR1, 1, 0),
     ROW(PPC_AIL_MODE_3, 1, 1),
     ROW(PPC_COMPAT_CAPS, 0, 0),
-    /* QEMU checks for these; listed only for their names in the trace */
-    ROW(IRQCHIP, 0, 0),
-    ROW(DEVICE_CTRL, 0, 0),
-    ROW(SPAPR_TCE, 0, 0),
-    ROW(SPAPR_TCE_64, 0, 0),
-    ROW(SPAPR_MULTITCE, 0, 0),
-    ROW(SPAPR_RESIZE_HPT, 0, 0),
-    ROW(PPC_HTM, 0, 0),
-    ROW(PPC_HWRNG, 0, 0),
-    ROW(PPC_IRQ_XIVE, 0, 0),
-    ROW(IRQ_XICS, 0, 0),
 #undef ROW
 };
 
