@@ -10,9 +10,12 @@
   migrate [debian]                      go on in another QEMU, or in Debian's
 """
 
+import configparser
 import contextlib
 import itertools
 import re
+
+from scripts.lib.system import TOP, Error
 
 CALLS = {
     'GET_CAPABILITIES': 0x460, 'SET_CAPABILITIES': 0x464, 'CREATE': 0x470, 'CREATE_VCPU': 0x474, 'GET': 0x478,
@@ -26,6 +29,17 @@ RESULTS = {
 # "wide" is the flag of calls for the whole guest; "none" has no memory
 WORDS = {'buf': 0x400000, 'in': 0x500000, 'out': 0x600000, 'none': 1 << 50, 'wide': 1 << 63, 'all': 1 << 63}
 GUEST = ('SET_CAPABILITIES 0 4000000000000000 = SUCCESS', 'CREATE 0 -1 = SUCCESS 1', 'CREATE_VCPU 0 1 0 = SUCCESS')
+
+
+def stanzas():
+    """The stanzas of calls.cfg."""
+    path, config = TOP / 'tests/hcall/calls.cfg', configparser.ConfigParser(interpolation=None, delimiters=['='])
+    config.read_string(path.read_text())
+    for name in config.sections():
+        if sorted(config[name]) != ['debian', 'start', 'steps']:
+            raise Error(f'{path.relative_to(TOP)}: [{name}] has {", ".join(config[name])}: it must have start, debian '
+                        'and steps')
+    return {name: config[name] for name in config.sections()}
 
 
 def number(word):

@@ -23,7 +23,6 @@ from scripts.debian import roots
 from scripts.lib.system import TOP, Error, run
 from tests.hcall import calls
 from tests.qcow2 import empty_disk
-from tests.stanzas import read_stanzas
 
 CROSS = 'powerpc64le-linux-gnu-'
 FLAGS = ('-mbig -mcpu=power8 -mno-altivec -mno-vsx -O1 -Wall -Wextra -Werror -ffreestanding -fno-pic -no-pie '
@@ -313,7 +312,7 @@ def nested_checks(options):
     for (api, *commands), (wanted, words) in TYPED.items():
         yield (OURS, f'{api}: {", ".join(commands)} while L2 runs', functools.partial(
             check_monitor, options=options(api), commands=commands, wanted=wanted, words=words))
-    for name, stanza in read_stanzas(TOP / 'tests/hcall/calls.cfg', ('start', 'debian', 'steps')).items():
+    for name, stanza in calls.stanzas().items():
         first, guest = STARTS[stanza['start']]
         steps = (*guest, *calls.expanded(stanza['steps'].strip().splitlines()))
         yield OURS, f'hypercalls: {name}', functools.partial(check_calls, options=options(first), steps=steps)

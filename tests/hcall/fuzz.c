@@ -7,10 +7,17 @@
  *
  * It reads the API ("1" or "2") and a seed from its console.  Two CPUs then make
  * calls of the nested API, with arguments that are nearly right, and print
- * "CALLS" for each COUNT of them.  Now and then they reset the partition.
+ * "CALLS" for each COUNT of them.  Now and then they reset the partition.  If
+ * the API is "0", one CPU passes random lists of modes to CAS instead.
  */
 
 #include "partition.h"
+
+#define H_CAS                   0xf002
+#define LISTS                   200
+#define RECORDS                 512     /* QEMU reads no more */
+#define TREE                    0x800000
+#define TREE_SIZE               0x100000
 
 #define COUNT                   4096
 #define CPUS                    2
@@ -242,6 +249,50 @@ static void fuzz_too(void)
     fuzz(1);
 }
 
+static uint32_t *put_record(uint32_t *at, uint32_t mask, uint32_t pvr)
+{
+    at[0] = mask;
+    at[1] = pvr;
+    return at + 2;
+}
+
+/* A random number of records, and five option vectors without requests */
+static void fill_list(struct cpu *cpu, uint32_t *at)
+{
+    static const uint32_t pvrs[] = {
+        0, 0x0f000003, 0x0f100003, 0x0f000004, 0x0f000005, 0x0f000006,
+        0x0f000007, 0x0f000008, 0x00820000,
+    };
+    uint32_t records = any(cpu, 16) ? any(cpu, 12) : any(cpu, RECORDS + 1);
+
+    for (uint32_t i = 0; i < records; i++) {
+        uint32_t mask = any(cpu, 32) ? 0xffffffff : 0xffff0000;
+        uint32_t pvr = pvrs[any(cpu, sizeof(pvrs) / sizeof(pvrs[0]))];
+
+        at = put_record(at, mask, mask & pvr);
+    }
+    if (records < RECORDS) {
+        at = put_record(at, 0, 0xffffffff);
+    }
+    at = put_record(at, 0x04000000, 0);
+    put_record(at, 0, 0);
+}
+
+static void pass_lists(struct cpu *cpu)
+{
+    uint64_t taken = 0;
+
+    for (int i = 0; i < LISTS; i++) {
+        fill_list(cpu, (uint32_t *)AREA);
+        taken += hcall(H_CAS, AREA, TREE, TREE_SIZE, 0, 0) == 0;
+    }
+    put_text("TAKEN ");
+    put_number(taken);
+    put_text("\nREFUSED ");
+    put_number(LISTS - taken);
+    put_text("\nEND\n");
+}
+
 void partition(void)
 {
     char line[24];
@@ -253,6 +304,10 @@ void partition(void)
             cpus[0].seed = cpus[0].seed * 10 + line[i];
         }
         cpus[1].seed = ~cpus[0].seed;
+    }
+    if (api == '0') {
+        pass_lists(&cpus[0]);
+        return;
     }
     roots[0] = 1ULL << 63 | (uintptr_t)pages | 9;
     /* The guest must not write to this program */

@@ -26,7 +26,7 @@ APIS = (('1', 'cap-nested-hv'), ('2', 'cap-nested-papr'))
 
 def lists(command, options, seed):
     """How many lists CAS accepts and refuses; either must happen."""
-    said = dict(cases.lines(command, [*options, '-machine', 'cap-dawr1=off'], seed, PATIENCE_CAS))
+    said = dict(cases.lines(command, [*options, '-machine', 'cap-dawr1=off'], f'0{seed}', PATIENCE_CAS))
     if 'REFUSED' not in said:
         raise Error(f'the guest hangs: no answer in {PATIENCE_CAS} seconds')
     words = f'CAS accepts {said["TAKEN"]} lists and refuses {said["REFUSED"]}'
@@ -59,12 +59,11 @@ def check():
     with tempfile.TemporaryDirectory(prefix='asan-') as home:
         home = pathlib.Path(home)
         qemu = relink('tcg', home / 'tcg', home / 'src', [SANITIZER, '-fno-sanitize-recover=all'], None, [SANITIZER])
-
-        def options(program, capability):
-            return cases.machine(cases.program(home, program, ('partition', program)), capability, 'power11')
-        print(lists([str(qemu)], options('cas', 'cap-nested-papr'), args.seed))
+        image = cases.program(home, 'fuzz', ('partition', 'fuzz'))
+        print(lists([str(qemu)], cases.machine(image, 'cap-nested-papr', 'power11'), args.seed))
         for api, capability in APIS:
-            calls = fuzz([str(qemu)], options('fuzz', capability), f'{api}{args.seed}', args.seconds / len(APIS))
+            calls = fuzz([str(qemu)], cases.machine(image, capability, 'power11'), f'{api}{args.seed}',
+                         args.seconds / len(APIS))
             print(f'v{api}: {calls} calls, {calls * len(APIS) // args.seconds} a second')
 
 
