@@ -16,18 +16,14 @@ import subprocess
 from scripts.debian import binaries
 from scripts.debian.builds import in_build
 from scripts.lib.command import Parser, main
-from scripts.lib.system import TOP, Error, run
+from scripts.lib.system import TOP, Error, not_installed, run
 from scripts.queue import bases
 from scripts.queue.git import BASE_REF, Tree
 from tests.relink import GCC_ONLY, JOBS, SOURCE
 from tests.tap import Skip, point, report
 
 CROSS_GCC = 'powerpc64le-linux-gnu-gcc'
-# Debian's package, if its name differs from the tool's
-PACKAGES = {CROSS_GCC: 'gcc-powerpc64le-linux-gnu'}
-
-HERE = 'tests/lint'
-SETUP = f'{HERE}/setup.cfg'
+SETUP = 'tests/lint/setup.cfg'
 
 PYTHON = re.compile(rb'#!.*\bpython3?\b')
 SHELL = re.compile(rb'#!.*/(ba|da)?sh\b')
@@ -37,8 +33,13 @@ COPYRIGHT = re.compile(r'Copyright \(c\) 20\d\d \w')
 # These must be in the first lines of a file
 HEAD = 16
 
-IMPORTS_TESTS = r'^ *(from|import) +tests\b'
-EDITS_PATH = r'sys\.path(\[.*\]|\.[a-z]+\(| *\+?= *)'
+# {rule: (pattern of what breaks it, where to look, what to do instead)}
+RULES = {
+    'scripts/ imports nothing of tests/': (r'^ *(from|import) +tests\b', 'scripts',
+                                           'start it as a program instead: python3 -m tests.NAME'),
+    'Python finds its modules': (r'sys\.path(\[.*\]|\.[a-z]+\(| *\+?= *)', '.',
+                                 'import from the top: scripts.ROOM.NAME or tests.ROOM.NAME'),
+}
 
 STRICT = ('-Wall', '-Wextra', '-Werror')
 # callbacks have unused parameters
@@ -94,18 +95,10 @@ def check_maintainers():
         raise Error('\n'.join(lost))
 
 
-def check_rooms():
-    """Check that scripts/ imports nothing of tests/."""
-    lost = Tree(TOP).git('grep', '-nE', IMPORTS_TESTS, '--', 'scripts', check=False).stdout
+def check_rule(pattern, where, instead):
+    lost = Tree(TOP).git('grep', '-nE', pattern, '--', where, check=False).stdout
     if lost:
-        raise Error(f'{lost}start it as a program instead: python3 -m tests.NAME')
-
-
-def check_path():
-    """Check that nothing edits Python's path, which is the top directory."""
-    lost = Tree(TOP).git('grep', '-nE', EDITS_PATH, check=False).stdout
-    if lost:
-        raise Error(f'{lost}import from the top: scripts.ROOM.NAME or tests.ROOM.NAME')
+        raise Error(f'{lost}{instead}')
 
 
 def check_language():
@@ -123,20 +116,15 @@ def passes(command, cwd=TOP):
         done = subprocess.run(command, cwd=cwd, check=False, text=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except FileNotFoundError:
-        raise Error(f'{command[0]} is not installed: run ./configure, or install the Debian package '
-                    f'{PACKAGES.get(command[0], command[0])}') from None
+        raise not_installed(command[0]) from None
     if done.returncode:
         raise Error((done.stdout + done.stderr).strip() or f'{command[0]} exits with {done.returncode}')
 
 
 def compiling(tool, options, source, strict=STRICT):
     if tool == 'clang-tidy':
-        return [tool, '--quiet', f'--config-file={TOP / HERE}/clang-tidy', source, '--', *options]
+        return [tool, '--quiet', f'--config-file={TOP}/tests/lint/clang-tidy', source, '--', *options]
     return [tool, '-c', '-o', '/dev/null', *strict, *options, source]
-
-
-def check_alone(tool, options, source):
-    passes(compiling(tool, options, source))
 
 
 @functools.cache
@@ -209,8 +197,8 @@ def checks(only):
     shell, python = scripts(SHELL, '.sh'), scripts(PYTHON, '.py')
     yield 'licenses and copyrights', check_notices, {*shell, *python, *ours('*.[ch]')}
     yield 'MAINTAINERS', check_maintainers
-    yield 'scripts/ imports nothing of tests/', check_rooms
-    yield 'Python finds its modules', check_path
+    for rule, row in RULES.items():
+        yield rule, check_rule, *row
     yield 'the language of programs', check_language
     # for pylint, which imports what the files import
     os.environ['PYTHONPATH'] = str(TOP)
@@ -223,7 +211,7 @@ def checks(only):
     for patterns, tools, options in ALONE:
         for source in wanted(ours(*patterns)):
             for tool, own in tools.items():
-                yield f'{tool}: {source}', check_alone, tool, [*own, *options], source
+                yield f'{tool}: {source}', passes, compiling(tool, [*own, *options], source)
     if not only:
         yield from checks_in_qemu()
 
