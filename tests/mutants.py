@@ -141,7 +141,6 @@ def mutants_of(name):
 
 @functools.cache
 def every():
-    """Every mutant, numbered."""
     found = [(name, *one) for name in added_lines() for one in sorted(mutants_of(name), key=lambda one: one[:3])]
     return [Mutant(number, *one) for number, one in enumerate(found, 1)]
 
@@ -266,7 +265,6 @@ def try_one(mutant, reached, home, programs):
 
 
 def try_all(mutants, jobs):
-    """Run the tests of all MUTANTS, JOBS at a time."""
     reached = reach.reached(progress=say)
     with tempfile.TemporaryDirectory(prefix='mutants-') as home, machine.workers(jobs) as pool:
         home = pathlib.Path(home)

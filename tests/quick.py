@@ -27,7 +27,6 @@ MOST = 60
 
 
 def chosen():
-    """The tests to run."""
     if not reach.measured():
         say('measuring what each test reaches, once')
         reach.reached(progress=say)

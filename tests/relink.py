@@ -47,7 +47,6 @@ def added_lines():
 
 @functools.cache
 def link_words(build):
-    """The command that links BUILD's QEMU."""
     place = bases.home() / build
     done = subprocess.run(['ninja', '-C', place, '-t', 'compdb', '-x', 'c_LINKER_RSP', 'c_LINKER'], check=False,
                           text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -69,7 +69,6 @@ def write_changelog(package, version, who):
 
 
 def lint(dsc):
-    """lintian's errors about a source package."""
     text = tool(['lintian', '--allow-root', '--fail-on', 'none', '-L', 'error', str(dsc)])
     return {line for line in text.splitlines() if line.startswith('E: ')}
 
@@ -122,11 +121,8 @@ def build(suite):
 
 def run():
     parser = Parser(description=__doc__)
-    parser.add_argument('suite', nargs='?', metavar='SUITE', default=bases.SUITES[0],
-                        help=f'one of {", ".join(bases.SUITES)}')
+    parser.add_argument('suite', nargs='?', choices=bases.SUITES, default=bases.SUITES[0])
     suite = parser.parse_args().suite
-    if suite not in bases.SUITES:
-        parser.error(f'{suite}: a suite is one of {", ".join(bases.SUITES)}')
     os.environ['BASE'] = suite
     with locked(f'deb-source-{suite}', 'waiting for another make deb-source to end'):
         print(build(suite))

@@ -46,7 +46,6 @@ def unused(tree, commit):
 
 
 def check(tree, copy, commit):
-    """Check that COMMIT of TREE builds in COPY."""
     lonely = ', '.join(unused(tree, commit))
     if lonely:
         raise Error(f'nothing in its tree uses {lonely}: add it together with its first use')

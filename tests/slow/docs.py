@@ -3,10 +3,9 @@
 """Run the commands in the documents that a new user types first.  Prints TAP."""
 
 import shutil
-import subprocess
 
 from scripts.lib.command import main, no_options
-from scripts.lib.system import BUILD, TOP, Error, say
+from scripts.lib.system import BUILD, TOP, Error, run, say
 from scripts.queue import bases
 from scripts.queue.git import BASE_REF, Tree, clone
 from tests.docs import commands
@@ -34,10 +33,7 @@ def runs(command):
     if command == GRAFT:
         checkout()
         command = f'BASE={CHECKOUT} scripts/graft {CHECKOUT}'
-    done = subprocess.run(['sh', '-c', command], cwd=TOP, check=False, text=True, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode:
-        raise Error('\n'.join([f'exits with {done.returncode}', *done.stdout.strip().splitlines()[-5:]]))
+    run(['sh', '-c', command], cwd=TOP)
 
 
 def check():

@@ -16,10 +16,10 @@ import subprocess
 from scripts.debian.suite import mirror
 from scripts.lib.command import Parser, main
 from scripts.lib.system import BUILD, TOP, Error, locked, run, say
-from tests.tap import Point, point, report
+from tests.tap import point, report
 
 SUITES = ('bookworm', 'trixie')
-STEPS = ('boot', 'check')
+TARGETS = ('boot', 'check')
 LAST_LINES = 20
 # The path of the clone in the root
 CLONE = 'root/host-compat'
@@ -57,7 +57,6 @@ def bare(suite, root):
 
 
 def make(target, root):
-    """Make TARGET in ROOT."""
     words = root.with_suffix('.log')
     cache = run(['ccache', '--get-config', 'cache_dir']).strip()
     with open(words, 'a') as log:
@@ -65,21 +64,18 @@ def make(target, root):
                               stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         last = words.read_text(errors='replace').splitlines()[-LAST_LINES:]
-        raise Error('\n'.join([f'exit code {done.returncode}: see {words.relative_to(TOP)}', *last]))
+        raise Error('\n'.join([f'make {target} exits with {done.returncode}: see {words.relative_to(TOP)}', *last]))
 
 
-def points(suites):
-    """The Point of each step on each of SUITES; nothing follows the first that fails."""
-    for suite in suites:
-        root, failed = BUILD / 'hosts' / suite, False
-        root.with_suffix('.log').unlink(missing_ok=True)
-        for name, *step in (('bare root', bare, suite, root), *((f'make {name}', make, name, root) for name in STEPS)):
-            say(f'{suite}: {name}')
-            one = Point(name, skip='a step before it failed') if failed else point(name, *step)
-            failed = failed or bool(one.wrong)
-            yield one._replace(name=f'{suite}: {name}')
-        if not failed:
-            shutil.rmtree(root)
+def check_suite(suite):
+    root = BUILD / 'hosts' / suite
+    root.with_suffix('.log').unlink(missing_ok=True)
+    say(f'{suite}: bare root')
+    bare(suite, root)
+    for target in TARGETS:
+        say(f'{suite}: make {target}')
+        make(target, root)
+    shutil.rmtree(root)
 
 
 def check():
@@ -91,7 +87,7 @@ def check():
     if os.geteuid():
         raise Error('only root can make the roots of other systems: run it as root')
     with locked('check-hosts', 'waiting for another make check-hosts to end'):
-        return report(points(suites), len(suites) * (1 + len(STEPS)))['failed'] > 0
+        return report((point(suite, check_suite, suite) for suite in suites), len(suites))['failed'] > 0
 
 
 if __name__ == '__main__':

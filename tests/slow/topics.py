@@ -3,8 +3,7 @@
 """Build and test each topic of series/ with only the topics that it needs.
 
 Works in build/BASE/topics, so the builds of the whole series do not change.
-Does not run the tests on Debian's QEMU: make
-check does.  Prints TAP.
+Does not run the tests on Debian's QEMU: make check does.  Prints TAP.
 """
 
 import os
