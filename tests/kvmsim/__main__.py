@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run QEMU on a simulated /dev/kvm that can give any answer: see tests/kvmsim/README.md."""
 
+import json
 import os
 import pathlib
 import sys
@@ -39,7 +40,12 @@ def find(name):
 def do_run(args):
     scenario, qemu = find(args.scenario), binaries.qemus([args.qemu], args.qemu_root)[0]
     result = perform(scenario, qemu.like, qemu, args.trace and os.path.abspath(args.trace))
-    print(f'{result.outcome}: {scenario.name} ({args.qemu}): {scenario.title}')
+    if args.json:
+        print(json.dumps({'scenario': scenario.name, 'rows': scenario.behavior, 'qemu': args.qemu,
+                          'outcome': result.outcome, 'reason': result.reason or None, 'seconds': result.seconds,
+                          **result.details}))
+    else:
+        print(f'{result.outcome}: {scenario.name} ({args.qemu}): {scenario.title}')
     if result.reason:
         print(f'kvmsim: {result.reason}', file=sys.stderr)
     return result.outcome != 'passed'
@@ -82,6 +88,7 @@ def run():
     one = command('run', 'run one scenario on one QEMU', do_run)
     one.add_argument('scenario', metavar='SCENARIO', help='a name, or FILE[:NAME]')
     one.add_argument('--qemu', metavar='QEMU', default='patched', help=binaries.QEMU_HELP)
+    one.add_argument('--json', action='store_true', help='print one object and nothing else')
     one.add_argument('--trace', metavar='FILE', help='write every ioctl there, decoded')
     many = command('suite', "run all scenarios, or those named, on ours and Debian's QEMU", do_suite)
     many.add_argument('scenario', nargs='*', metavar='SCENARIO', help='as for run')

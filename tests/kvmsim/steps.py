@@ -27,7 +27,7 @@ class Run:
         self.verbs = {step.verb for step in self.steps}
         self.error = self.value = None
         # ioctls by phase; how many messages were printed before the last action
-        self.phases, self.before = {}, {}
+        self.phases, self.record, self.before = {}, [], {}
         self.machines = []
         self.machine = self.source = self.start(scenario.source, 'source', trace=trace)
         self.guest = Guest(self.source)
@@ -49,13 +49,17 @@ class Run:
 
     def run(self):
         for step in self.steps:
+            began = time.monotonic()
+            self.record.append({'line': step.line, 'step': step.text, 'result': 'ok'})
             try:
                 self.use(self.target if step.target else self.source)
                 if self.error and step.verb not in AFTER_REFUSAL:
                     raise Failed(f'the previous command was refused: {self.error}')
                 self.do(step)
             except Failed as e:
+                self.record[-1]['result'] = str(e)
                 raise Failed(f'{self.scenario.file}:{step.line}: {step.text}: {e}') from None
+            self.record[-1]['seconds'] = round(time.monotonic() - began, 2)
         if self.error:
             raise Failed(f'the last command was refused: {self.error}')
 
@@ -116,22 +120,25 @@ class Run:
 
 
 class Result(NamedTuple):
-    """What a run came to: passed, failed, or broken if it could not run; why; and its time."""
+    """What a run came to: passed, failed, or broken if it could not run; why; its time; and more for --json."""
     outcome: str
     reason: str
     seconds: float
+    details: dict
 
 
 def perform(scenario, qemu, path, trace=None, **options):
     """Run SCENARIO, with OPTIONS for Machine."""
-    began, outcome, reason = time.monotonic(), 'passed', ''
+    began, outcome, reason, details = time.monotonic(), 'passed', '', {}
     with tempfile.TemporaryDirectory(prefix='kvmsim-') as home, contextlib.ExitStack() as stack:
         try:
             run = Run(scenario, qemu, path, pathlib.Path(home), trace, **options)
+            stack.callback(lambda: details.update(
+                steps=run.record, ioctls=run.phases, messages=[text for one in run.machines for text in one.messages]))
             stack.callback(run.close)
             run.run()
         except Failed as e:
             outcome, reason = 'failed', str(e)
         except (Error, OSError) as e:
             outcome, reason = 'broken', str(e)
-    return Result(outcome, reason, time.monotonic() - began)
+    return Result(outcome, reason, round(time.monotonic() - began, 1), details)
