@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The steps that act on QEMU: each takes the Run, and the step's arguments."""
 
-from tests.kvmsim.host import refuse_commands
+from tests.kvmsim.power import refuse_commands
 
 MIGRATED = ('completed', 'failed')
 

@@ -11,7 +11,6 @@ import struct
 
 from tests.kvmsim import power
 from tests.kvmsim.actions import migration
-from tests.kvmsim.host import vcpus_of
 from tests.kvmsim.machine import Failed
 
 RELATIONS = {'<=': operator.le, '==': operator.eq, '>=': operator.ge}
@@ -152,5 +151,5 @@ def ioctls(run, what, relation, limit, a_vcpu):
     phase, _, name = what.partition('/')
     counts = run.phases.get(phase, {})
     number = counts.get(name, 0) if name else sum(n for ioctl, n in counts.items() if ioctl != 'KVM_RUN')
-    if not RELATIONS[relation](number, limit * (vcpus_of(run.source.settings) if a_vcpu else 1)):
+    if not RELATIONS[relation](number, limit * (power.vcpus_of(run.source.settings) if a_vcpu else 1)):
         raise Failed(f'{number} ioctls were made')

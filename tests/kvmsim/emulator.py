@@ -9,7 +9,6 @@ from scripts.debian import binaries, roots
 from scripts.lib.system import BUILD, locked, run
 from tests import qcow2
 from tests.kvmsim import power
-from tests.kvmsim.host import write_device_tree
 
 HERE = pathlib.Path(__file__).resolve().parent
 LIBRARY = BUILD / 'kvmsim' / 'libkvmsim.so'
@@ -49,7 +48,7 @@ def root_of(qemu, home, settings):
     for entry in binaries.root_of(qemu).iterdir():
         if entry.name != 'proc':
             (root / entry.name).symlink_to(entry)
-    write_device_tree(root, settings)
+    power.write_device_tree(root, settings)
     return root
 
 

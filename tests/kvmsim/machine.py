@@ -18,7 +18,7 @@ import time
 
 from scripts.lib.system import Error
 from tests.kvmsim import emulator
-from tests.kvmsim.host import kernel_commands
+from tests.kvmsim.power import kernel_commands
 
 # Longer than any step takes, even on a loaded machine.
 PATIENCE = 300
