@@ -13,8 +13,14 @@
 #define NESTED                  1
 #define TLB                     2
 
+#define H_GUEST_GET_CAPABILITIES 0x460
+#define H_GUEST_SET_CAPABILITIES 0x464
+#define H_GUEST_CREATE          0x470
 #define H_GUEST_CREATE_VCPU     0x474
+#define H_GUEST_GET_STATE       0x478
+#define H_GUEST_SET_STATE       0x47c
 #define H_GUEST_RUN_VCPU        0x480
+#define GUEST_WIDE              (1ULL << 63)
 
 /* Elements of the guest state buffer; those below INPUT_BUFFER are guest-wide */
 #define PARTITION_TABLE         0x0005
@@ -109,7 +115,15 @@ bool l2_is_known(void)
 
 void create_l2(const uint64_t *roots, uint64_t processes)
 {
-    guest = create_guest();
+    int64_t result;
+
+    hcall(H_GUEST_GET_CAPABILITIES, 0, 0, 0, 0, 0);
+    hcall(H_GUEST_SET_CAPABILITIES, 0, r4, 0, 0, 0);
+    result = hcall(H_GUEST_CREATE, 0, -1, 0, 0, 0);
+    guest = r4;
+    put_text("CREATE ");
+    put_number(result);
+    put('\n');
     set(PARTITION_TABLE, 24, (uintptr_t)roots, 52, 1 << 16);
     set(PROCESS_TABLE, 16, processes, 4096, 0);
     hcall(H_GUEST_CREATE_VCPU, 0, guest, 0, 0, 0);

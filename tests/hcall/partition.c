@@ -10,9 +10,6 @@
 
 #define H_GET_TERM_CHAR             0x054
 #define H_PUT_TERM_CHAR             0x058
-#define H_GUEST_GET_CAPABILITIES    0x460
-#define H_GUEST_SET_CAPABILITIES    0x464
-#define H_GUEST_CREATE              0x470
 #define H_RTAS                      0xf000
 #define RTAS_REBOOT                 0x2004
 #define RTAS_START_CPU              0x2006
@@ -182,19 +179,4 @@ uint64_t next_random(uint64_t *seed)
     *seed ^= *seed >> 7;
     *seed ^= *seed << 17;
     return *seed;
-}
-
-uint64_t create_guest(void)
-{
-    uint64_t guest;
-    int64_t result;
-
-    hcall(H_GUEST_GET_CAPABILITIES, 0, 0, 0, 0, 0);
-    hcall(H_GUEST_SET_CAPABILITIES, 0, r4, 0, 0, 0);
-    result = hcall(H_GUEST_CREATE, 0, -1, 0, 0, 0);
-    guest = r4;
-    put_text("CREATE ");
-    put_number(result);
-    put('\n');
-    return guest;
 }

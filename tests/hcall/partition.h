@@ -16,10 +16,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define H_GUEST_GET_STATE           0x478
-#define H_GUEST_SET_STATE           0x47c
-#define GUEST_WIDE                  (1ULL << 63)
-
 /* What the last hcall() returned beside its result */
 extern uint64_t r4;
 
@@ -53,8 +49,5 @@ void put_number(int64_t value);
 
 /* The next number of the sequence that starts with @seed, which is not 0 */
 uint64_t next_random(uint64_t *seed);
-
-/* Creates a guest of the nested PAPR API; returns its ID for other calls */
-uint64_t create_guest(void);
 
 #endif
