@@ -28,7 +28,7 @@ help:
 	@echo 'Change it:  make kvm tcg     build the patched QEMU for ppc64le, and for this machine'
 	@echo '            make quick       the form of the patches, and the tests that reach your change'
 	@echo '            make mutants     small faults, for each of which a test must fail (ONLY=FILE)'
-	@echo '            make coverage    the lines that no test reaches'
+	@echo '            make coverage    the lines that no test reaches; see build/coverage'
 	@echo '            make fuzz        random hosts and guests (SECONDS=600 SEED=1)'
 	@echo '            make hooks       a git hook that lints the files of each commit'
 	@echo '            make clean       remove build/'

@@ -4,15 +4,17 @@
 
 Runs all scenarios, and the cases of tests/hcall.  Prints a table, and then
 each line that the tests miss, with its reason from tests/reasons.txt.  Fails
-if a line has no reason.
+if a line has no reason.  Writes a page with all lines to
+build/coverage/index.html.
 """
 
 from scripts.debian import binaries
 from scripts.lib.command import main, no_options
-from scripts.lib.system import TOP, say
+from scripts.lib.system import BUILD, TOP, run as tool, say
 from tests import reach
 from tests.relink import grafted
 
+PAGE = BUILD / 'coverage'
 ROW = '{:36} {:>12} {:>12}'
 
 
@@ -38,6 +40,22 @@ def missed(found):
                 yield name, line, text[int(line) - 1].strip(), f'branch {", ".join(never)} of {len(branches)} not taken'
 
 
+def write_page(found):
+    """Write a trace file for lcov, and let it make the page."""
+    PAGE.mkdir(parents=True, exist_ok=True)
+    out = []
+    for name, lines in found.items():
+        out.append(f'SF:{grafted().path / name}')
+        for line, (times, branches) in lines.items():
+            out += [f'BRDA:{line},0,{number},{taken}' for number, taken in enumerate(branches)]
+            out.append(f'DA:{line},{times}')
+        out.append('end_of_record')
+    trace = PAGE / 'coverage.info'
+    trace.write_text('\n'.join(out) + '\n')
+    tool(['genhtml', '--branch-coverage', '--quiet', '--prefix', str(grafted().path), '--title', 'the C of the series',
+         '-o', str(PAGE), str(trace)])
+
+
 def ratio(reached, of):
     return f'{reached} of {of}' if of else ''
 
@@ -47,6 +65,7 @@ def run():
     binaries.built('kvm')
     binaries.native_qemu()
     found, known = merged(), {place: why[''] for place, why in reach.reasons().items() if '' in why}
+    write_page(found)
     print(ROW.format('', 'lines', 'branches').rstrip())
     for name, lines in found.items():
         branches = [taken for _, taken in lines.values() for taken in taken]
@@ -59,7 +78,8 @@ def run():
     stale = set(known) - {(name, text) for name, _, text, _ in left}
     for name, text in sorted(stale):
         print(f'{reach.REASONS.relative_to(TOP)}: nothing is missed in {name}: {text}')
-    print(f'{len(left)} lines are not fully covered, {unknown} of them without a reason')
+    print(f'{len(left)} lines are not fully covered, {unknown} of them without a reason; '
+          f'see {PAGE.relative_to(TOP)}/index.html')
     return unknown > 0 or bool(stale)
 
 

@@ -220,7 +220,8 @@ def check_calls(command, options, steps, patience=PATIENCE):
 
 def check_wrong(command, options, steps, wanted):
     """Check that QEMU gets STEPS wrong, and that what is wrong includes WANTED."""
-    patience = STILL if 'no answer' in wanted else PATIENCE
+    # QEMU also has to start
+    patience = 4 * STILL if 'no answer' in wanted else PATIENCE
     said = outcome(lambda command: check_calls(command, options, steps, patience), command) or 'nothing'
     return None if wanted in said else f'wrong is {said}; expected {wanted}'
 
