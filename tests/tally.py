@@ -25,7 +25,8 @@ def points(test):
     whole = {'OK': 'passed', 'SKIP': 'skipped'}.get(test['result'], 'failed')
     # a test that crashed has failed, even if all its points were right
     if not found or (whole == 'failed' and all(point[0] != 'failed' for point in found)):
-        found.append((whole, 'as a whole', test['result'].lower()))
+        *_, last = ['', *test.get('stderr', '').splitlines()]
+        found.append((whole, 'as a whole', f'{test["result"].lower()}: {last}' if last else test['result'].lower()))
     return found
 
 

@@ -456,6 +456,7 @@ void partition(void)
     hcall(H_CPPR, 0, 0, 0, 0, 0);
     hcall(H_IPI, 0, 0, 0, 0, 0);
     run(0);
+    put_text("READY\n");
     get_line(name, sizeof(name));
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         if (same(cases[i].name, name)) {
