@@ -24,7 +24,7 @@ def check():
     commands = {cases.OURS: [str(binaries.native_qemu())]}
     if not topic:
         commands[cases.THEIRS] = cases.debian()
-    with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(2) as pool:
+    with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(4) as pool:
         table = [row for row in cases.checks(scratch, topic) if row[0] in commands]
         points = pool.map(lambda row: tap.Point(f'{row[0]}, {row[1]}', cases.outcome(row[2], commands[row[0]]) or ''),
                           table)

@@ -3,7 +3,7 @@
 """Pack everything that "scripts/lab here" needs on a POWER host into a tarball in build/."""
 
 import gzip
-import modulefinder
+import importlib
 import pathlib
 import sys
 import tarfile
@@ -33,9 +33,8 @@ The guests run only tests/lab/probe, which is built from probe.c beside it.
 
 def modules():
     """scripts/lab, and the modules of this repository that it imports."""
-    finder = modulefinder.ModuleFinder([str(TOP), *sys.path])
-    finder.import_hook('tests.lab.__main__')
-    found = {pathlib.Path(module.__file__) for module in finder.modules.values() if module.__file__}
+    importlib.import_module('tests.lab.__main__')
+    found = {pathlib.Path(module.__file__) for module in sys.modules.values() if getattr(module, '__file__', None)}
     return {TOP / 'scripts/lab', *(path for path in found if TOP in path.parents)}
 
 

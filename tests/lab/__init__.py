@@ -1,2 +1,0 @@
-# Copyright (c) 2026 QEMU contributors
-# SPDX-License-Identifier: GPL-2.0-or-later
