@@ -1,3 +1,2 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a person types, and the rooms behind it; nothing here imports tests."""

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Check that the commands in the documents exist and take the options shown there.  Prints TAP."""
 

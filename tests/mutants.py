@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Make small faults (mutants) in the series' C code, and check that a test fails for each.
 

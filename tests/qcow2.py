@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An empty disk for snapshots, made without qemu-img, which the host of "lab here" may not have."""
 

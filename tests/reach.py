@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The tests of the series' C code as functions: the lines that each test reaches, and whether it passes.
 

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Variants of a build of QEMU: only the C files of the series are compiled again, with other options."""
 

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Results of checks, as TAP (the Test Anything Protocol) for meson, and as one line."""
 

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The QEMUs that tests compare: our builds, brought up to date, those of Debian, and any other."""
 

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The builds of QEMU; as a program, the second half of configure, after it has installed the packages.
 

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The kernels that L1 and L2 boot: the newest of a Debian suite, in build/kernels."""
 

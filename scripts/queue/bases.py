@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The base: the QEMU source that the series is grafted onto, and where its tree and builds are."""
 

@@ -1,8 +1,6 @@
 /*
  * A partition of a few instructions that makes the hypercalls it is told to
  *
- * Copyright (c) 2026 QEMU contributors
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * Each line of its console is a letter and hexadecimal numbers:

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """QEMU as L0 of the nested APIs, seen by guests of a few instructions.
 

@@ -1,8 +1,6 @@
 /*
  * A partition of a few instructions that makes random hypercalls
  *
- * Copyright (c) 2026 QEMU contributors
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * It reads the API ("1" or "2") and a seed from its console.  Two CPUs then make

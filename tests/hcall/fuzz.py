@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Let an L1 pass random lists to CAS and make random calls of the nested APIs, on QEMU with TCG and sanitizers.
 

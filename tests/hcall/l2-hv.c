@@ -1,8 +1,6 @@
 /*
  * A guest of the nested KVM HV API (v1)
  *
- * Copyright (c) 2026 QEMU contributors
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -1,8 +1,6 @@
 /*
  * A minimal partition that runs an even smaller guest
  *
- * Copyright (c) 2026 QEMU contributors
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * It first runs a guest until HDEC expires, so that every case starts with an

@@ -1,8 +1,6 @@
 /*
  * How a partition runs a guest, with either nested API
  *
- * Copyright (c) 2026 QEMU contributors
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -1,8 +1,6 @@
 /*
  * What a partition of a few instructions needs to call its hypervisor
  *
- * Copyright (c) 2026 QEMU contributors
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run QEMU on a simulated /dev/kvm that can give any answer: see tests/kvmsim/README.md."""
 

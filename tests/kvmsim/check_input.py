@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Check that a mistake in a scenario is reported with its file and line, and with exit code 2.  Prints TAP."""
 

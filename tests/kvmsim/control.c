@@ -5,8 +5,6 @@
  * something, and query the state of KVM.  An answer begins with "ok" or "no"; a
  * line that begins with "event" is not an answer.
  *
- * Copyright (c) 2026 QEMU contributors
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -1,6 +1,5 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs random hosts and guests, and looks for the shortest list of steps that fails."""
+"""Runs random hosts and guests."""
 
 import concurrent.futures
 import itertools
@@ -20,57 +19,24 @@ from tests.kvmsim.scenario import parse
 PATIENCE = 60
 # One more than there are cores, because a QEMU sometimes waits for its next step.
 JOBS = len(os.sched_getaffinity(0)) + 1
-# How many attempts to make at a shorter list of steps that fails, too.
-TRIES = 100
 
 
-def attempt(text, steps, binary):
-    """Run one host and guest; return the error or None, and the run."""
+def one(seed, binary):
+    """Run one seed; return (the error and the scenario that shows it, or None; CAS calls; refusals)."""
+    machine.PATIENCE = PATIENCE
+    text, steps = generate(seed)
     scenario, = parse('random', stanza(text, steps)).values()
+    wrong = None
     with tempfile.TemporaryDirectory(prefix='kvmsim-') as home:
         run = Guarded(scenario, binary, pathlib.Path(home))
         try:
             run.run()
         except Failed as e:
-            return e, run
+            more = [e.shown_by] if getattr(e, 'shown_by', None) else []
+            wrong = f'{e}\n{stanza(text, [*run.done, *more])}'
         finally:
             run.close()
-    return None, run
-
-
-def shorten(text, steps, binary, failed):
-    """Drop steps that FAILED, an (error, run), does not need; return the error, its run, and whether it is minimal."""
-    tries, pieces = TRIES, 2
-    steps = steps[:failed[1].at + 1]
-    while len(steps) > 1:
-        size = -(-len(steps) // pieces)
-        for start in range(0, len(steps), size):
-            if not tries:
-                return *failed, False
-            tries -= 1
-            again = attempt(text, rest := steps[:start] + steps[start + size:], binary)
-            if again[0]:
-                failed, steps, pieces = again, rest[:again[1].at + 1], max(pieces - 1, 2)
-                break
-        else:
-            if size == 1:
-                break
-            pieces = min(2 * pieces, len(steps))
-    return *failed, True
-
-
-def one(seed, binary):
-    """Run one seed; return (the error or None, CAS calls, refusals)."""
-    machine.PATIENCE = PATIENCE
-    text, steps = generate(seed)
-    steps = [*steps]
-    wrong, first = failed = attempt(text, steps, binary)
-    if wrong:
-        wrong, run, shortest = shorten(text, steps, binary, failed)
-        more = [wrong.shown_by] if getattr(wrong, 'shown_by', None) else []
-        wrong = (f'{wrong}\n{stanza(text, [*run.done, *more])}' +
-                 ('' if shortest else f'There may be a shorter one: {TRIES} tries were made.\n'))
-    return wrong, first.calls, first.refusals
+    return wrong, run.calls, run.refusals
 
 
 def run_seeds(path, first, seconds):

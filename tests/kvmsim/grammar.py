@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The keys and steps of a scenario, and the values that they take: see README.md.
 

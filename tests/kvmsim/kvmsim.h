@@ -6,8 +6,6 @@
  * does, or the way it is told to over the control socket.  No guest code runs:
  * the guest of vCPU 0 is a list of hypercalls that come over the same socket.
  *
- * Copyright (c) 2026 QEMU contributors
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

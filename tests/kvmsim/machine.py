@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A QEMU on the simulated KVM, driven by QMP and by the control socket of the simulator."""
 

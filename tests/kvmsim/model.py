@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The modes of a host, and the mode that a guest must get: a second implementation, independent of QEMU's."""
 

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The simulated host: the names of CPUs, modes and kernels, its device tree, and what its kernel answers."""
 

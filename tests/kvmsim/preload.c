@@ -2,8 +2,6 @@
  * The libc functions that the simulated /dev/kvm replaces, and the table of the
  * ioctls that it handles.
  *
- * Copyright (c) 2026 QEMU contributors
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

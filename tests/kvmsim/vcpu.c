@@ -1,8 +1,6 @@
 /*
  * The simulated kernel's vCPU ioctls, and the guest that runs on vCPU 0.
  *
- * Copyright (c) 2026 QEMU contributors
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -1,8 +1,6 @@
 /*
  * The simulated kernel's system and VM ioctls.
  *
- * Copyright (c) 2026 QEMU contributors
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run nested guests (L0, L1 and L2) with real kernels on this machine, or guests on a POWER host."""
 

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Test the tarball of "make host-kit" on an emulated POWER host that has only Python and QEMU.
 

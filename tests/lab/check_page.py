@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Check "scripts/lab matrix" with made-up results for every row of matrix.table, and its --qemu.  Prints TAP."""
 

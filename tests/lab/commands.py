@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The command lines of the QEMUs of a run: L0, L1 if L0 is Linux, and L2."""
 

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The lab on a POWER machine that is a KVM host itself, without L0 and L1.
 

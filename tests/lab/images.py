@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The initramfs images of L1 and L2 in build/images; an image is either complete or does not exist."""
 

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Pack everything that "scripts/lab here" needs on a POWER host into a tarball in build/."""
 

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A run of the stack, described by the options of scripts/lab or by a row of the table."""
 

@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The page of all runs of the matrix, from the template page.html: one file without external parts."""
 

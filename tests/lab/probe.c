@@ -1,8 +1,6 @@
 /*
  * Report what Linux on POWER sees of its CPU and KVM; also the init of L2
  *
- * Copyright (c) 2026 QEMU contributors
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * As process 1 of L2, it reports, and then reads commands from its console, one

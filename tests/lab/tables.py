@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs of whole tables, and their output: one host per processor at a time, with several guests on each."""
 

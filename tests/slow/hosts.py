@@ -1,4 +1,3 @@
-# Copyright (c) 2026 QEMU contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run "make boot" and "make check" on bare Debian systems, one for each supported release.  Prints TAP.
 
