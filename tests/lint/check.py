@@ -12,8 +12,6 @@ import re
 import shlex
 import subprocess
 
-from scripts.debian import binaries
-from scripts.debian.builds import in_build
 from scripts.lib.command import Parser, main
 from scripts.lib.system import TOP, Error, not_installed, run
 from scripts.queue import bases
@@ -147,25 +145,6 @@ def check_built(names):
         raise Error(f'QEMU does not build {", ".join(lost)}: add it to the meson.build in its directory, in series/')
 
 
-def symbols(kind, objects):
-    """The symbols of OBJECTS that are undefined or defined, according to KIND."""
-    return set(run(['powerpc64le-linux-gnu-nm', f'--{kind}-only', '--format=just-symbols', *map(str, objects)]).split())
-
-
-def check_32_bit(names):
-    """Check that the 32-bit target, which also has target/ppc/kvm.c, defines all symbols that it uses."""
-    place = bases.home() / 'kvm'
-    outputs = {target: [entry['output'] for entry in json.loads((place / 'compile_commands.json').read_text())
-                        if f'lib{target}-' in entry['output'] and entry['file'].removeprefix(SOURCE) in names]
-               for target in ('qemu-ppc', 'qemu-ppc64')}
-    with binaries.building(place):
-        in_build(['ninja', '-C', place, *outputs['qemu-ppc']])
-    here, there = ([place / output for output in outputs[target]] for target in ('qemu-ppc', 'qemu-ppc64'))
-    lost = symbols('undefined', here) & symbols('defined', there) - symbols('defined', here)
-    if lost:
-        raise Error(f'the 32-bit target does not link: it lacks {", ".join(sorted(lost))}')
-
-
 def not_configured():
     raise Skip('no QEMU is configured: run make kvm tcg')
 
@@ -177,7 +156,6 @@ def checks_in_qemu():
         return
     names = Tree(bases.home() / 'src').git('diff', '--name-only', BASE_REF, 'HEAD', '--', '*.c').split()
     yield f'in QEMU: {len(names)} files are built', check_built, names
-    yield 'in QEMU: the 32-bit target links', check_32_bit, names
     for build, tools in IN_QEMU.items():
         place = bases.home() / build
         for name in (name for name in names if SOURCE + name in qemu_options(place)):
