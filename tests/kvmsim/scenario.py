@@ -102,18 +102,19 @@ def stanzas(path, content):
         if not bare or bare.startswith('#'):
             continue
         head = re.fullmatch(r'\[([a-z0-9+$A-Z-]+)\] (B[B0-9 ]*): (.+)', text)
-        pair = re.fullmatch(r'([a-z.-]+)\s*=\s*(.*)', text)
+        pairs = [re.fullmatch(r'([a-z.-]+)\s*=\s*(.*)', part) for part in re.split(r';\s*(?=[a-z.-]+\s*=)', text)]
         if text[0].isspace() and key:
             stanza.keys[key].append((line, bare))
         elif head:
             yield stanza
             stanza, key = Stanza(line, head[1], {'behavior': [(line, head[2])], 'title': [(line, head[3])]}), None
-        elif pair and (stanza.name or pair[1] == 'topic'):
-            key = pair[1]
-            if key in stanza.keys:
-                where = f'in [{stanza.name}]' if stanza.name else 'for all stanzas'
-                raise Mistake(path, line, f'expected {key} once {where}')
-            stanza.keys[key] = [(line, pair[2].strip())]
+        elif all(pair and (stanza.name or pair[1] == 'topic') for pair in pairs):
+            for pair in pairs:
+                key = pair[1]
+                if key in stanza.keys:
+                    where = f'in [{stanza.name}]' if stanza.name else 'for all stanzas'
+                    raise Mistake(path, line, f'expected {key} once {where}')
+                stanza.keys[key] = [(line, pair[2].strip())]
         else:
             raise Mistake(path, line, 'expected [NAME] BEHAVIOR...: TITLE, KEY = VALUE or an indented line, '
                           f'found "{bare}"')
