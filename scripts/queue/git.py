@@ -55,12 +55,6 @@ def index_of(tree, commit):
         yield index
 
 
-def unlock(tree):
-    """Remove the locks that a killed git left in TREE."""
-    for name in ('index.lock', 'HEAD.lock', 'locked'):
-        (tree.path / tree.git('rev-parse', '--git-path', name).strip()).unlink(missing_ok=True)
-
-
 def worktree(tree, place, commit):
     """A worktree of TREE in PLACE at COMMIT; unchanged files are not written, so that a rebuild is short."""
     copy = Tree(place)

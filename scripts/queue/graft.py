@@ -18,7 +18,7 @@ from scripts.lib.command import Parser, main
 from scripts.lib.system import TOP, Error, locked, run as run_tool, say, scratch
 from scripts.queue import bases
 from scripts.queue.commits import FUNCTION, HEADER, commit_entries, edited, has_change, has_word
-from scripts.queue.git import BASE_REF, GRAFTED_REF, Tree, identity, unlock
+from scripts.queue.git import BASE_REF, GRAFTED_REF, Tree, identity
 from scripts.queue.refresh import refresh
 from scripts.queue.topics import entries, queue, with_needs
 
@@ -84,15 +84,8 @@ def check_base(tree, base):
 
 
 def check_out(tree, commit):
-    """Set HEAD and the files to COMMIT.
-
-    GRAFTED_REF is missing meanwhile.  If it is missing at the start, an earlier run was interrupted here: it
-    may have left locks, and what differs in the tree is not the user's edit.
-    """
-    if tree.tip(GRAFTED_REF):
-        tree.git('update-ref', '-d', GRAFTED_REF)
-    else:
-        unlock(tree)
+    """Set HEAD and the files to COMMIT; GRAFTED_REF is missing meanwhile, so that nothing counts as an edit."""
+    tree.git('update-ref', '-d', GRAFTED_REF)
     tree.git('update-ref', '--no-deref', 'HEAD', commit)
     tree.git('reset', '-q', '--hard', commit)
     tree.git('update-ref', GRAFTED_REF, commit)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from scripts.lib.system import TOP, Error, write_whole
 from scripts.queue import bases
 from scripts.queue.commits import apply_entry, commit_entries, edited, says
-from scripts.queue.git import BASE_REF, GRAFTED_REF, index_of, unlock
+from scripts.queue.git import BASE_REF, GRAFTED_REF, index_of
 from scripts.queue.series import HUNK, counted
 from scripts.queue.topics import SERIES, applied, entries, queue, with_needs
 
@@ -201,7 +201,6 @@ def refresh(tree, folder=SERIES):
             (folder.parent / name).unlink()
         for name, text in after.items():
             write(folder.parent / name, text)
-    unlock(tree)
     tree.git('update-ref', '--no-deref', 'HEAD', commit)
     tree.git('update-ref', GRAFTED_REF, commit)
     tree.git('reset', '-q', '--mixed', commit)
