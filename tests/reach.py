@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import pathlib
+import re
 import signal
 import tempfile
 import time
@@ -171,8 +172,8 @@ def touched():
 def reasons():
     """{(file, text of a line): {mutant of the line, or '' for its branches: reason}} from tests/reasons.txt"""
     found = {}
-    for paragraph in REASONS.read_text().split('\n\n')[1:]:
-        place, *mutants, reason = (line.strip() for line in paragraph.strip().splitlines())
+    for entry in re.findall(r'^[^#\s].*\n(?: .*\n)+', REASONS.read_text(), re.M):
+        place, *mutants, reason = (line.strip() for line in entry.splitlines())
         name, _, text = place.partition(': ')
         found.setdefault((name, text), {}).update(dict.fromkeys(mutants or [''], reason.removeprefix('because ')))
     return found

@@ -56,8 +56,8 @@ def packed(count, elements):
 
 
 def expanded(steps):
-    """STEPS without "each"."""
-    for step in steps:
+    """STEPS, lines that can have several with ";" between them, one by one and without "each"."""
+    for step in (step for line in steps for step in line.split('; ')):
         if step.split()[0] == 'each':
             first, last, step = step.split(maxsplit=3)[1:]
             yield from (step.replace('*', f'{n:x}') for n in range(int(first, 16), int(last, 16) + 1))
