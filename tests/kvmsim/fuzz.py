@@ -32,8 +32,7 @@ def one(seed, binary):
         try:
             run.run()
         except Failed as e:
-            more = [e.shown_by] if getattr(e, 'shown_by', None) else []
-            wrong = f'{e}\n{stanza(text, [*run.done, *more])}'
+            wrong = f'{e}\n{stanza(text, run.done)}'
         finally:
             run.close()
     return wrong, run.calls, run.refusals

@@ -13,14 +13,6 @@ BAD_SIGNS = ('runtime error:', 'AddressSanitizer', 'Assertion', 'assertion faile
              'Unexpected error', 'uncaught target signal')
 
 
-class Broken(Failed):
-    """The rule that is broken, and a step that shows it in a scenario."""
-
-    def __init__(self, words, shown_by=None):
-        super().__init__(words)
-        self.shown_by = shown_by
-
-
 class Guarded(Run):
     """A run whose steps may be refused, but must not break the rules."""
 
@@ -70,7 +62,7 @@ class Guarded(Run):
                 return
             self.checked(text)
         if not self.running:
-            raise Broken(f'the machine does not run after a reset: {self.error or self.last_words()}', 'state running')
+            raise Failed(f'the machine does not run after a reset: {self.error or self.last_words()}')
 
     def drop_phb(self):
         """Unplug the PHB: a search for each PCI slot among all of them takes three quarters of a CAS call."""
@@ -95,7 +87,7 @@ class Guarded(Run):
             if not self.ended:
                 self.check(step.verb, before)
         except Failed as e:
-            raise Broken(f'{step.text}: {e}', getattr(e, 'shown_by', None)) from None
+            raise Failed(f'{step.text}: {e}') from None
         if self.error:
             self.done.append(f'refused {shlex.quote(self.error.split()[0])}')
 
@@ -142,7 +134,7 @@ class Guarded(Run):
         if self.source.exit is None and not shared:
             returned = self.guest.result()
             if returned != power.RETURNS['H_HARDWARE']:
-                raise Broken(f'the guest got {returned}, but shares no mode with the host', 'returns H_HARDWARE')
+                raise Failed(f'the guest got {returned}, but shares no mode with the host')
 
     # Rules.
 
@@ -175,7 +167,7 @@ class Guarded(Run):
         if refused and verb not in ('plug', 'load'):
             self.stopped = True
         if self.running and self.stopped:
-            raise Broken('KVM refused the mode, but the machine runs', 'state internal-error')
+            raise Failed('KVM refused the mode, but the machine runs')
         if verb == 'cas' and not self.running:
             self.check_refused_call(refused, before)
         if self.running:
@@ -183,7 +175,7 @@ class Guarded(Run):
 
     def check_refused_call(self, refused, before):
         if not refused:
-            raise Broken('the machine stopped, but KVM refused no mode', 'state running')
+            raise Failed('the machine stopped, but KVM refused no mode')
         self.expected.mode = before
         if not self.expected.refuses(before):
             self.check_vcpus()
@@ -195,8 +187,8 @@ class Guarded(Run):
         modes, mode = {mode for mode, _ in vcpus}, self.expected.mode
         names, wanted = ', '.join(map(power.mode_name, modes)), power.mode_name(mode or 0)
         if mode is not None and modes != {mode}:
-            raise Broken(f'the vCPUs are in mode {names}, not in {wanted}', f'modes all {wanted}')
+            raise Failed(f'the vCPUs are in mode {names}, not in {wanted}')
         if len(modes) > 1 or not all(map(self.expected.host.allows, modes)):
-            raise Broken(f'the vCPUs are in mode {names}, which this host does not allow', f'modes all {wanted}')
+            raise Failed(f'the vCPUs are in mode {names}, which this host does not allow')
         if not all(can for _, can in vcpus):
-            raise Broken('a vCPU cannot run', 'runnable all')
+            raise Failed('a vCPU cannot run')
