@@ -15,7 +15,7 @@ SUITES = ('trixie', 'trixie-backports', 'sid', 'experimental')
 INTERFACE = '7.3'
 # Debian's flavor for each page size.
 FLAVORS = {'4k': 'powerpc64le', '64k': 'powerpc64le-64k'}
-MODULES = ('irqbypass', 'kvm', 'kvm-hv')
+MODULES = ('irqbypass', 'kvm', 'kvm-hv', 'ibmveth')
 # {how a module's name ends: what reads it}
 READERS = {'.ko': pathlib.Path.read_bytes, '.xz': lambda path: lzma.decompress(path.read_bytes()),
            '.gz': lambda path: gzip.decompress(path.read_bytes())}

@@ -4,3 +4,6 @@
 # that a build from scratch is short.
 
 CONFIG_PSERIES=y
+CONFIG_VIRTIO_PCI=y
+CONFIG_VIRTIO_BLK=y
+CONFIG_VIRTIO_NET=y

@@ -58,10 +58,10 @@ def guest_root(suite=None):
         BUILD / 'roots' / f'{suite}-ppc64el', ['qemu-system-ppc', 'qemu-system-data', 'busybox-static'], skip=UNUSED)
 
 
-def libvirt_root():
+def libvirt_root(suite):
     """ppc64el: libvirt's daemon, its QEMU driver and virsh."""
-    return Suite(EMULATOR_SUITE, 'ppc64el').root(
-        BUILD / 'roots' / f'{EMULATOR_SUITE}-ppc64el-libvirt',
+    return Suite(suite, 'ppc64el').root(
+        BUILD / 'roots' / f'{suite}-ppc64el-libvirt',
         ['libvirt-daemon', 'libvirt-daemon-driver-qemu', 'libvirt-clients'], skip=UNUSED)
 
 

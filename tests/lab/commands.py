@@ -26,6 +26,8 @@ POWERNV_GUEST = ',cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=
 # A host with 4 KiB pages cannot provide the 64 KiB pages that the machine has by default
 L1_PAGES = {'4k': ',cap-hpt-max-page-size=4096', '64k': ''}
 L2_TRACE = 'spapr_cas_pvr'
+VIRTIO = ['-device', 'virtio-blk-pci,drive=disk', '-netdev', 'hubport,id=net,hubid=0',
+          '-device', 'virtio-net-pci,netdev=net,romfile=']
 
 
 def l0_command(which):
@@ -61,6 +63,11 @@ def attach(config, name):
     return ['-serial', f'chardev:{name}']
 
 
+def wired(fd):
+    """L1's network card, at the end FD of a wire."""
+    return ['-netdev', f'socket,id=wire,fd={fd}', '-device', f'spapr-vlan,netdev=wire,mac=52:54:0:0:0:{fd % 256:x}']
+
+
 def l1_command(config, memory):
     """The command that starts L1, for the shell of Linux as L0."""
     words = ['qemu-system-ppc64', '-accel', 'kvm', *l1_options(config, '/l1/vmlinux', '/l1/initrd', memory)]
@@ -78,19 +85,22 @@ def cpus(config):
     return f'{config.smp},maxcpus={int(count) + int(threads[1] if threads else 1)}'
 
 
-def l2_options(config, machine, kernel, initrd, disk):
-    """The options of L2's QEMU on any host, without what connects its consoles."""
+def l2_options(config, machine, kernel, initrd, disk, append=None):
+    """The options of L2's QEMU on any host, without what connects its consoles; APPEND is for L2's kernel."""
+    words = ' '.join([COMMAND_LINE, *([append] if append else [])])
     return ['-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm', '-machine', machine,
             '-serial', 'chardev:l2', '-mon', 'chardev=qmp,mode=control',
             '-blockdev', f'qcow2,node-name=disk,file.driver=file,file.filename={disk}',
-            '-kernel', str(kernel), '-initrd', str(initrd), '-append', COMMAND_LINE + (L2_WORK if config.do else '')]
+            '-kernel', str(kernel), '-initrd', str(initrd), '-append', words + (L2_WORK if config.do else '')]
 
 
 def l2_command(config, console, monitor, extra):
     machine = f'pseries,x-vof=on{L1_PAGES[config.pages]}{POWERNV_GUEST if config.l0_stack else ""}' + \
         (f',{config.l2_machine}' if config.l2_machine else '')
-    words = ['qemu-system-ppc64', *l2_options(config, machine, '/l2/vmlinux', '/l2/initrd', '/l2/disk'),
-             '-cpu', config.l2_cpu, '-smp', cpus(config), '-m', '256M', '-trace', L2_TRACE]
+    guest = l2_options(config, machine, '/l2/vmlinux', '/l2/initrd', '/l2/disk', config.l2_append)
+    words = ['qemu-system-ppc64', *guest, '-cpu', config.l2_cpu, '-smp', cpus(config), '-m', config.memory,
+             '-trace', L2_TRACE]
+    words += VIRTIO if config.virtio else []
     for name, place in (('l2', console), ('qmp', monitor)):
         words += ['-chardev', f'serial,id={name},path=/dev/hvc{CONSOLES.index(place)}']
     return shlex.join([*words, *extra])

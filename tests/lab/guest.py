@@ -14,7 +14,7 @@ REGISTER_DUMP = re.compile(r'(NIP|MSR|HID0|TB|GPR\d+|CR|FPR\d+|FPSCR|SRR0|CTR|VR
                            r'SDR1|CIABR|HSRR0|PURR|PIDR|DSISR)\b| |$')
 # Warnings that QEMU prints for any nested guest, on any host
 NOISE = re.compile(r"(-\S+ \S+: )?warning: ('-mon' is deprecated|Many guests require at least 64kiB|"
-                   r'kernel_irqchip allowed but unavailable|Number of \w+ cpus requested)|'
+                   r'hub 0 is not connected|kernel_irqchip allowed but unavailable|Number of \w+ cpus requested)|'
                    r'Falling back to kernel-irqchip=off')
 WIDE_ELEMENTS = "couldn't set guest wide elements"
 # What a QEMU says that is too old for the CPU of the host

@@ -7,7 +7,7 @@ import pathlib
 import re
 import stat
 
-from scripts.debian import binaries, roots
+from scripts.debian import binaries, kernels, roots
 from scripts.debian.kernels import CROSS, IMAGES
 from scripts.lib.system import Error, hold, locked, run, say, scratch, unused
 from tests import qcow2
@@ -101,12 +101,14 @@ def initrd(stem, files, links=LINKS, opener=pathlib.Path.open):
     return output
 
 
-def l1_initrd(kernel, qemu, stem='l1', more=None):
+def l1_initrd(config, kernel, qemu, stem='l1', more=None):
     """L1's initramfs: KVM, QEMU with its libraries and firmware, L2's kernel, and MORE files."""
     # the same QEMU of two bases is two files
     which = f'{qemu.name.rpartition("/")[2]}-{hashlib.sha256(str(qemu.path).encode()).hexdigest()[:8]}'
-    return initrd(f'{stem}-{kernel.home.name}-{which}', {
-        **(more or {}), **host_files(kernel, qemu), 'l2/vmlinux': kernel.vmlinux, 'l2/disk': qcow2.empty_disk(),
+    guest = kernels.newest_kernel(config.l2_kernel, config.pages) if config.l2_kernel else kernel
+    names = '-'.join(dict.fromkeys([kernel.home.name, guest.home.name]))
+    return initrd(f'{stem}-{names}-{which}', {
+        **(more or {}), **host_files(kernel, qemu), 'l2/vmlinux': guest.vmlinux, 'l2/disk': qcow2.empty_disk(),
         'l2/initrd': initrd('l2', {'init': probe()}, {})})
 
 

@@ -2,6 +2,7 @@
 """One run of the stack: start L2, and take it through the steps of --do."""
 
 import contextlib
+import socket
 import time
 
 from scripts.lib import system
@@ -46,16 +47,32 @@ def plugged(guest):
 def migrate(guest):
     """Migrate to a second QEMU in L1, and return the guest there."""
     place, = set(PLACES) - {guest.place}
-    uri = f'unix:{guest.stack.sockets_folder}/migration'
-    target = Guest(guest.stack, place, (*plugged(guest), '-incoming', 'defer'))
-    guest.stack.launch(target)
+    return carry(guest, guest.stack, place, f'unix:{guest.stack.sockets_folder}/migration')
+
+
+def move(guest):
+    """Migrate to the other host, and return the guest there."""
+    return carry(guest, guest.stack.peer, PLACES[0], 'tcp:10.0.0.2:4444')
+
+
+def carry(guest, host, place, uri):
+    """Migrate by URI to PLACE in the L1 of HOST, and return the guest there."""
+    target = Guest(host, place, (*plugged(guest), '-incoming', 'defer'))
+    host.launch(target)
     target.ask('migrate-incoming', uri=uri)
-    guest.ask('migrate-set-capabilities', capabilities=[{'capability': 'events', 'state': True}])
+    # without a return path, the source does not learn that the target refuses the state
+    guest.ask('migrate-set-capabilities', capabilities=[
+        {'capability': name, 'state': True} for name in ('events', 'return-path')])
     # on a slow machine, a busy L2 never converges with the default of 300
     guest.ask('migrate-set-parameters', **{'downtime-limit': DOWNTIME_MS})
     guest.ask('migrate', uri=uri)
     guest.wait(lambda: migration_status(guest) in (['completed'], ['failed']))
-    target.wait(lambda: any(event['event'] == 'RESUME' for event in target.events))
+    try:
+        target.wait(lambda: any(event['event'] == 'RESUME' for event in target.events))
+    except stack.Refused:
+        # the source has to run on
+        guest.order('report')
+        raise
     guest.tell('quit')
     guest.wait_exit()
     guest.stack.listeners.remove(guest)
@@ -76,7 +93,7 @@ def hotplug(guest):
     return guest, values
 
 
-STEPS = {function.__name__: function for function in (reboot, savevm, migrate, hotplug)}
+STEPS = {function.__name__: function for function in (reboot, savevm, migrate, move, hotplug)}
 
 
 def fault(values):
@@ -111,6 +128,10 @@ def boot(lab):
     """Boot L1, and return the part of the result that describes the host."""
     with stack.coming_up('L1', lab.config.timeout):
         l1 = stack.boot_l1(lab)
+        for number, host in enumerate((lab, lab.peer) if lab.peer else (), 1):
+            if number == 2:
+                stack.boot_l1(host)
+            host.send('l1', f'insmod /lib/modules/ibmveth.ko; busybox ifconfig eth0 10.0.0.{number} up')
     return {
         'l0': {'qemu': system.run([*lab.l0[:lab.l0.index('-L')], '--version']).splitlines()[0],
                'machine': lab.config.l0_stack or 'pseries'},
@@ -146,9 +167,21 @@ def run_guest(lab, host, first=lambda guest: {}):
     return result, ended
 
 
+@contextlib.contextmanager
+def hosts(config, progress, log):
+    """The stack of CONFIG, with that of --to as its peer."""
+    with contextlib.ExitStack() as both:
+        lab = stack.Stack(config, progress, log)
+        if config.to:
+            lab.peer = stack.Stack(config.other(), progress, [])
+            lab.wire, lab.peer.wire = socket.socketpair()
+            both.enter_context(lab.peer)
+        yield both.enter_context(lab)
+
+
 def run(config, progress, log):
     """Run the stack once; return the result as --json prints it, and add the lines of all consoles to LOG."""
-    with stack.Stack(config, progress, log) as lab:
+    with hosts(config, progress, log) as lab:
         return run_guest(lab, boot(lab))[0]
 
 
@@ -159,9 +192,10 @@ def runs(configs, progress):
     """
     waiting = list(configs)
     while waiting:
-        with stack.Stack(waiting[0], progress, []) as lab:
+        with hosts(waiting[0], progress, []) as lab:
             host, booting, usable = boot(lab), lab.log, True
             while waiting and usable:
                 lab.turn_to(waiting.pop(0), [*booting])
                 result, usable = run_guest(lab, host)
                 yield result, lab.log
+                usable &= not lab.peer

@@ -52,7 +52,9 @@ class Row(NamedTuple):
         """The options of L2's QEMU, without -accel kvm."""
         text = '' if self.extra == '-' else self.extra
         for option, words in (('--l2-machine+', ''), ('--l2-cpu+', '-cpu '), ('--l1-smp+', 'L1: -smp '),
-                              ('--smp+', '-smp '), ('--do+', 'then '), ('--l0-stack+', 'L0: Linux on '), ('+', ' ')):
+                              ('--smp+', '-smp '), ('--memory+', '-m '), ('--virtio', 'virtio disk and network'),
+                              ('--l2-kernel+', 'L2: Linux of '), ('--l2-append+', 'L2: '), ('--do+', 'then '),
+                              ('--to+', 'to '), ('--l0-stack+', 'L0: Linux on '), ('+', ' ')):
             text = text.replace(option, words)
         return text
 

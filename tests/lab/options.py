@@ -13,7 +13,8 @@ from scripts.lib.system import Unknown
 from tests.lab import life
 from tests.lab.commands import APIS, HOSTS, MODES, POWERNV
 
-TOPOLOGY = re.compile('[1-9][0-9]*(,(maxcpus|sockets|cores|threads)=[1-9][0-9]*)*')
+# Suites whose libvirt L1 can run; the older one's has no Power11
+LIBVIRTS = ('trixie', 'sid')
 
 
 def positive(text):
@@ -22,10 +23,18 @@ def positive(text):
     return int(text)
 
 
-def topology(text):
-    if not TOPOLOGY.fullmatch(text):
-        raise Unknown(f"{text} is not a number of vCPUs: write it as for QEMU's -smp, such as 4 or 4,threads=2")
-    return text
+def like(pattern, what):
+    """The type of an option whose value matches PATTERN; WHAT says what it must be."""
+    def check(text):
+        if not re.fullmatch(pattern, text):
+            raise Unknown(f'{text} is not {what}')
+        return text
+    return check
+
+
+topology = like('[1-9][0-9]*(,(maxcpus|sockets|cores|threads)=[1-9][0-9]*)*',
+                "a number of vCPUs: write it as for QEMU's -smp, such as 4 or 4,threads=2")
+size = like('[1-9][0-9]*[MG]', "a size of memory: write it as for QEMU's -m, such as 512M or 8G")
 
 
 def file(access, what):
@@ -57,6 +66,8 @@ class Run:
     api: str = option(None, 'version of the nested API, v2 by default', choices=tuple(APIS))
     kernel: str = option('newest', 'suite whose newest kernel L1 and L2 run; newest, the default, is the newest '
                          'release of them all that has KVM_PPC_GET_COMPAT_CAPS', choices=('newest', *kernels.SUITES))
+    l2_kernel: str = option(None, "suite whose newest kernel L2 runs, that of --kernel by default",
+                            choices=('bookworm', *kernels.SUITES))
     pages: str = option('4k', "page size of L1's kernel, 4k by default", choices=tuple(kernels.FLAVORS))
     l0: str = option(None, 'patched, the default, refuses L2 a mode that L1 does not have, as PowerVM does',
                      choices=('patched', 'distro'))
@@ -64,10 +75,15 @@ class Run:
     l1_smp: str = option('1', "number of L1's CPUs", choices=('1', '2', '3', '4'))
     qemu: str = option('patched', binaries.QEMU_HELP, metavar='QEMU')
     qemu_root: pathlib.Path = option(None, binaries.ROOT_HELP, metavar='DIR', type=pathlib.Path)
+    libvirt: str = option('trixie', "suite whose libvirt L1 runs, trixie by default", choices=LIBVIRTS)
     l2_machine: str = option(None, 'more options of the pseries machine', metavar='OPTS')
     l2_cpu: str = option('host', "L2's CPU, host by default", metavar='CPU')
+    l2_append: str = option(None, "more words of L2's kernel command line", metavar='WORDS')
+    memory: str = option('256M', "L2's memory, as for QEMU's -m, 256M by default", metavar='SIZE', type=size)
+    virtio: bool = option(False, 'give L2 a virtio disk and a virtio network card', action='store_true')
     smp: str = option('1', "L2's vCPUs, as for QEMU's -smp", metavar='N', type=topology)
     do: list = option((), 'step when L2 is up; can be repeated', choices=tuple(life.STEPS), action='append')
+    to: str = option(None, 'the host that the step move migrates L2 to: its CPU, or CPU,MODE', metavar='HOST')
     timeout: int = option(None, 'seconds that L0 may run; with libvirt, that L1 or a step may take', metavar='S',
                           type=positive)
 
@@ -85,18 +101,29 @@ class Run:
         if self.compat not in modes:
             raise Unknown(f'a {self.host} has no mode {self.compat}: choose one of {", ".join(modes)}')
 
+        if bool(self.to) != ('move' in self.do) or (self.to and cpu):
+            raise Unknown('--do move and --to HOST need each other, and no --l0-stack: change one of them')
+        host, _, mode = (self.to or self.host).partition(',')
+        if host not in HOSTS or mode not in ('', 'none', *MODES[:MODES.index(host) + 1]):
+            raise Unknown(f'--to {self.to}: a host is one of {", ".join(HOSTS)}, or one of them, a comma, and its mode')
+
+    def other(self):
+        """The run whose host is that of --to, and that moves L2 back."""
+        host, _, compat = self.to.partition(',')
+        return dataclasses.replace(self, host=host, compat=compat or 'none', to=f'{self.host},{self.compat}')
+
     def binary(self):
         """The QEMU that runs L2."""
         return binaries.qemus([self.qemu], self.qemu_root)[0]
 
     def l1(self):
         """What decides whether another run can use the same L1."""
-        return (self.l0_stack, self.l0, self.host, self.compat, self.api, self.kernel, self.pages, self.l1_smp,
-                self.qemu, self.qemu_root)
+        return (self.l0_stack, self.l0, self.host, self.compat, self.api, self.kernel, self.l2_kernel, self.pages,
+                self.l1_smp, self.libvirt, self.qemu, self.qemu_root, self.to)
 
 
 # The options of "scripts/lab libvirt"
-LIBVIRT = ('host', 'compat', 'api', 'kernel', 'l1_smp', 'qemu', 'qemu_root', 'timeout')
+LIBVIRT = ('host', 'compat', 'api', 'kernel', 'l1_smp', 'libvirt', 'qemu', 'qemu_root', 'timeout')
 
 
 def add_run(parser, names=None):

@@ -20,7 +20,7 @@ import time
 from scripts.debian import kernels
 from scripts.lib.system import Error
 from tests.lab import images
-from tests.lab.commands import CONSOLES, attach, l0_command, l1_command, l1_options, l2_command, powernv_command
+from tests.lab.commands import CONSOLES, attach, l0_command, l1_command, l1_options, l2_command, powernv_command, wired
 
 # Messages of L1's kernel about a call that L0 lacks or answers wrong, and about its own crashes
 COMPLAINT = re.compile(r"KVM: TLB \w+ invalidation hcall failed|couldn't register the L2 VPA|trap=0xffffffea|"
@@ -73,12 +73,14 @@ class Stack:
         self.process = self.started = self.deadline = self.qemu = self.l0 = None
         # the directory of the socket for migration
         self.sockets_folder = '/run'
+        # the stack of the host of --to, and our end of the wire between both
+        self.peer = self.wire = None
 
     def __enter__(self):
         config = self.config
         self.qemu = config.binary()
         kernel = kernels.newest_kernel(config.kernel, config.pages)
-        initrd = self.l1_initrd(kernel, self.qemu)
+        initrd = self.l1_initrd(config, kernel, self.qemu)
         if config.l0_stack:
             command = powernv_command(config, kernel, images.l0_initrd(kernel, initrd))
             consoles = ('l0', *CONSOLES)
@@ -91,6 +93,9 @@ class Stack:
             theirs = [self.connect(name) for name in consoles]
             for name, other in zip(consoles, theirs):
                 self.l0 += ['-chardev', f'socket,id={name},fd={other.fileno()}', *attach(config, name)]
+            if self.wire:
+                self.l0 += wired(self.wire.fileno())
+                theirs.append(self.wire)
             if ending.is_set():
                 raise Broken('interrupted')
             # building and downloading do not count as time of the run
