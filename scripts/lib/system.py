@@ -71,9 +71,9 @@ def scratch(place):
 
 
 def write_whole(path, text):
-    """Write TEXT to PATH; if this is interrupted, PATH keeps its old content."""
+    """Write TEXT, or bytes, to PATH; if this is interrupted, PATH keeps its old content."""
     half = path.with_name(f'{path.name}.part')
-    half.write_text(text)
+    half.write_bytes(text if isinstance(text, bytes) else text.encode())
     half.rename(path)
 
 

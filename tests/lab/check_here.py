@@ -5,14 +5,16 @@ The QEMU in the kit is the one to test, and Debian's is the one to compare it
 with.  Prints TAP.
 """
 
+import gzip
 import itertools
 import json
 import subprocess
 import sys
 
+from scripts.debian.kernels import FLAVORS
 from scripts.debian.suite import Suite
 from scripts.lib.command import Parser, main
-from scripts.lib.system import BUILD, TOP, Error, run
+from scripts.lib.system import BUILD, TOP, Error, run, write_whole
 from tests.lab import here, images, stack
 from tests.lab.commands import APIS
 from tests.lab.options import Run
@@ -27,12 +29,12 @@ EXTENSIONS = ('_json', '_lzma')
 # Less than that of the test in meson.build
 TIMEOUT = 1500
 # It prints at the end, when no guest can mix kernel messages into the output.  SLOF takes half a minute.
-COMMAND = 'busybox ln -s vmlinux /boot/vmlinux-$(busybox uname -r); busybox tar xzf /kit.tar.gz -C /tmp; cd /tmp; ' \
+COMMAND = 'busybox ln -s vmlinuz /boot/vmlinuz-$(busybox uname -r); busybox tar xzf /kit.tar.gz -C /tmp; cd /tmp; ' \
           './host-kit/scripts/lab here --qemu host-kit/qemu/qemu-system-ppc64 --other /usr/bin/qemu-system-ppc64 ' \
-          '--l2-machine x-vof=on --json >out 2>err; status=$?; ' \
+          '{} --json >out 2>err; status=$?; ' \
           'echo; sed "s/^/here: /" out err; echo "lab: here $status"'
 HOST = {'machine': 'CHRP IBM pSeries (emulated by qemu)', 'pvr': '0x00821200', 'cpu_version': '0x0f000006',
-        'mode': 'power10', 'kvm_type': 'HV', 'compat_caps': '0x6000000000000000', 'pages': 4096}
+        'mode': 'power10', 'kvm_type': 'HV', 'compat_caps': '0x6000000000000000'}
 TOOK = {'host-compat-modes': ['power9', 'power10'], 'host-compat-source': 'kvm', 'max-cpu-compat': 'power10'}
 # (options, exit status) of calls that cannot test anything
 REFUSED = (('', 2), ('--qemu /nowhere', 2), ('--qemu /bin/sh --kernel /', 2), ('--qemu /bin/sh --do reboot', 2),
@@ -61,11 +63,14 @@ def python():
     return {**found, 'usr/bin/python3': binary, 'lib64/ld64.so.2': found['usr/lib/ld64.so.2']}
 
 
-def l1_initrd(kernel, qemu):
+def l1_initrd(_, kernel, qemu):
     """An L1 that has QEMU, Python and the kit."""
+    packed = kernel.home / 'vmlinuz'
+    if not packed.exists():
+        write_whole(packed, gzip.compress(kernel.vmlinux.read_bytes(), 1))
     kit = TOP / run([sys.executable, '-m', 'tests.lab.kit', '--qemu'], cwd=TOP).strip()
     return images.initrd(f'here-{kernel.home.name}', {
-        **python(), **images.host_files(kernel, qemu), 'boot/vmlinux': kernel.vmlinux, 'kit.tar.gz': kit})
+        **python(), **images.host_files(kernel, qemu), 'boot/vmlinuz': packed, 'kit.tar.gz': kit})
 
 
 def refused(words):
@@ -75,13 +80,13 @@ def refused(words):
     return done.returncode if done.stdout.startswith('scripts/lab: ') and done.stdout.count('\n') == 1 else None
 
 
-def measure(api):
+def measure(api, pages, slof):
     """(exit status, what it printed in L1)"""
-    config, said = Run(compat='power10', qemu='distro', api=api, timeout=TIMEOUT), []
+    config, said = Run(compat='power10', qemu='distro', api=api, pages=pages, timeout=TIMEOUT), []
     with stack.Stack(config, lambda stage: None, [], l1_initrd, '2G') as lab:
         try:
             stack.boot_l1(lab)
-            lab.send('l1', COMMAND)
+            lab.send('l1', COMMAND.format('' if slof else '--l2-machine x-vof=on'))
             while True:
                 name, text = lab.next_line()
                 if name == 'l1' and text.startswith('here: '):
@@ -97,12 +102,12 @@ def differ(found, wanted):
                      if found.get(key) != value)
 
 
-def points(api):
+def points(api, pages, slof):
     """(what is checked, what is wrong)"""
     for words, status in REFUSED:
         found = refused(words)
         yield f'lab here {words}', '' if found == status else f'exit status {found}, expected {status}'
-    status, said = measure(api)
+    status, said = measure(api, pages, slof)
     try:
         result = json.loads(said[0])
     except (IndexError, ValueError):
@@ -112,7 +117,7 @@ def points(api):
     print(''.join(f'# {line}\n' for line in lines), end='', flush=True)
     yield 'all results are as expected, and the exit status is 0', '' if result['right'] and status == 0 else \
         f'the exit status is {status}'
-    yield 'the host', differ(result['host'], {**HOST, 'api': api})
+    yield 'the host', differ(result['host'], {**HOST, 'api': api, 'pages': {'4k': 4096, '64k': 65536}[pages]})
     yield 'what our QEMU derives from the host', differ(result['qemus']['qemu']['took'], TOOK)
     yield "Debian's QEMU derives nothing", differ(result['qemus']['other']['took'], {'host-compat-source': None})
     rows = [(row['options'], row['qemu']['outcome'], row['other']['outcome']) for row in result['rows']]
@@ -127,8 +132,10 @@ def points(api):
 def check():
     parser = Parser(description=__doc__)
     parser.add_argument('--api', choices=[*APIS], default='v2', help='version of the nested API, v2 by default')
-    api = parser.parse_args().api
-    return report(Point(*one) for one in points(api))['failed'] > 0
+    parser.add_argument('--pages', choices=[*FLAVORS], default='4k', help="page size of L1's kernel")
+    parser.add_argument('--slof', action='store_true', help='boot the guests with SLOF instead of VOF')
+    args = parser.parse_args()
+    return report(Point(*one) for one in points(args.api, args.pages, args.slof))['failed'] > 0
 
 
 if __name__ == '__main__':

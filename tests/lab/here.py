@@ -6,7 +6,9 @@ tools; tests/lab/check_here.py says with which Python.
 """
 
 import contextlib
+import gzip
 import itertools
+import lzma
 import os
 import pathlib
 import platform
@@ -139,6 +141,19 @@ def find_kernel():
     raise Error(f'cannot read a kernel in {", ".join(places)}: give one with --kernel')
 
 
+def loadable(kernel, folder):
+    """KERNEL as QEMU can load it: if it is compressed, a plain copy in FOLDER."""
+    with open(kernel, 'rb') as file:
+        head = file.read(6)
+    for magic, packer in ((b'\x1f\x8b', gzip), (b'\xfd7zXZ\0', lzma)):
+        if head.startswith(magic):
+            (folder / 'vmlinux').write_bytes(packer.decompress(pathlib.Path(kernel).read_bytes()))
+            return folder / 'vmlinux'
+    if head[:4] != b'\x7fELF':
+        raise Error(f'{kernel} is not a kernel that QEMU can load: give a vmlinux with --kernel')
+    return kernel
+
+
 def prober(folder):
     """The program built from probe.c: from the kit, or compiled on this host."""
     shipped, made = HOME / 'probe', folder / 'probe'
@@ -200,11 +215,11 @@ def derived(guest):
     return {'took': found}
 
 
-def run_row(row, result, programs, folder, progress):
-    """Run ROW with each of PROGRAMS, and return its lines of the table."""
+def run_row(row, result, kernel, programs, folder, progress):
+    """Run ROW on KERNEL with each of PROGRAMS, and return its lines of the table."""
     lines = [{'options': options, 'expected': outcome} for options, outcome in row.expected()]
     machine = result['machine'] + (f',{row.machine}' if row.machine else '')
-    options = [*l2_options(row, machine, result['kernel'], folder / 'initrd', folder / 'disk'),
+    options = [*l2_options(row, machine, kernel, folder / 'initrd', folder / 'disk'),
                '-cpu', row.cpu, '-smp', '1,maxcpus=2', '-m', '512M']
     for name, path in programs.items():
         def stage(text, path=path):
@@ -236,8 +251,13 @@ def measure(args, progress):
                       name: {'path': str(path), 'version': tool([path, '--version']).splitlines()[0]}
                       for name, path in programs.items()}}
         # without modes, nothing is expected
-        rows = filter(None, (fill(row, known) for row in ROWS)) if known else [ROWS[0]._replace(outcome=None)]
-        result['rows'] = [line for row in rows for line in run_row(row, result, programs, folder, progress)]
+        rows = [*filter(None, (fill(row, known) for row in ROWS))] if known else [ROWS[0]._replace(outcome=None)]
+        kernel, result['rows'], began = loadable(result['kernel'], folder), [], time.monotonic()
+        for done, row in enumerate(rows):
+            left = (time.monotonic() - began) * (len(rows) - done) / done / 60 if done else None
+            words = f'about {left:.0f} min left, ' if left else ''
+            result['rows'] += run_row(row, result, kernel, programs, folder,
+                                      lambda text, words=words: progress(words + text))
     result['right'] = all(line['expected'] in (None, line['qemu']['outcome']) for line in result['rows'])
     return result
 
