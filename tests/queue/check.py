@@ -118,7 +118,10 @@ def write_alone(topics):
     with tempfile.TemporaryDirectory() as scratch:
         root = copied(SERIES, pathlib.Path(scratch)).parent
         shutil.copytree(TOP / 'scripts', root / 'scripts', ignore=shutil.ignore_patterns('debian'))
-        run([str(root / 'scripts/series'), '-o', str(MAILS)], env={**os.environ, **identity()})
+        # a bare machine has no identity
+        run([str(root / 'scripts/series'), '-o', str(MAILS)], env={**os.environ, 'GIT_CONFIG_COUNT': '2', **{
+            f'GIT_CONFIG_{what}_{number}': value for number, key in enumerate(('NAME', 'EMAIL'))
+            for what, value in (('KEY', f'user.{key.lower()}'), ('VALUE', identity()[f'GIT_AUTHOR_{key}']))}})
     return {name: sorted((MAILS / name).iterdir()) for name in topics}
 
 
