@@ -13,6 +13,8 @@ from scripts.queue.topics import entries, with_needs
 # What tells upstream's own version of the series, and the kernel's header that it needs, as (file, word)
 FUNCTION = ('target/ppc/kvm.c', 'kvm_ppc_host_compat_pvr')
 HEADER = ('linux-headers/linux/kvm.h', 'KVM_PPC_GET_COMPAT_CAPS')
+# {(parent, time, all of an entry): the commit of it that this process has made}
+made = {}
 
 
 def function_of(line):
@@ -94,11 +96,19 @@ def has_change(tree, commit, entry):
 def commit_entries(tree, base, listed):
     """Commit the entries that BASE lacks, without touching the work tree, and return the last commit."""
     seconds = int(tree.git('show', '-s', '--format=%ct', base))
-    commit = base
+    commit = held = base
     with index_of(tree, base) as index:
         for number, entry in enumerate(listed, 1):
-            if not has_change(tree, commit, entry):
-                commit = commit_entry(tree, entry, commit, index, f'{seconds + number} +0000')
+            if has_change(tree, commit, entry):
+                continue
+            when = f'{seconds + number} +0000'
+            key = (commit, when, entry.message, entry.diff, *entry.adds.items())
+            # a clone may lack it
+            if key not in made or not tree.tip(made[key]):
+                if held != commit:
+                    tree.git('read-tree', commit, index=index)
+                made[key] = held = commit_entry(tree, entry, commit, index, when)
+            commit = made[key]
     return commit
 
 

@@ -23,11 +23,12 @@ CONTEXT = (1, 2, 3)
 
 
 class Step(NamedTuple):
-    """A commit of the branch with the edits that belong to it: its message, the trees before and after it."""
+    """A commit of the branch with its edits: message, trees before and after; KEPT if scripts/graft made the same."""
     subject: str
     body: str
     before: str
     after: str
+    kept: bool = False
 
 
 def widen(hunk, old):
@@ -62,9 +63,12 @@ def changed(tree, step, kind):
 
 def text_of(tree, step, old):
     """The text of STEP's entry: OLD, byte for byte, if that still produces STEP."""
+    same = old and old.message == f'{step.subject}\n\n{step.body}\n'
+    if same and step.kept:
+        return old.path.read_text()
     # fails if another entry changed the context of its hunks
     with contextlib.suppress(Error), index_of(tree, step.before) as index:
-        if old and old.message == f'{step.subject}\n\n{step.body}\n' and step.after == apply_entry(
+        if same and step.after == apply_entry(
                 tree, old, step.before, index,
                 lambda tree, _, name: tree.git('rev-parse', '--verify', '-q', f'{step.after}:{name}').strip()):
             return old.path.read_text()
@@ -170,10 +174,14 @@ def rewrite(tree, folder):
     base, topics = tree.tip(BASE_REF), queue(folder)
     subjects = tree.git('log', '--format=%s', f'{BASE_REF}..{GRAFTED_REF}').splitlines()
     grafted = [topic for topic in topics.values() if any(entry.subject in subjects for entry in topic.entries)]
-    if says(tree, commit_entries(tree, base, entries(grafted))) != says(tree, GRAFTED_REF):
+    commit = commit_entries(tree, base, entries(grafted))
+    if says(tree, commit) != says(tree, GRAFTED_REF):
         raise Error(f'series/ or a file that it carries was changed since scripts/graft ran: stash or drop the edits '
                     f'in {os.path.relpath(tree.path, TOP)}, run scripts/graft, restore the edits, then refresh')
-    steps, known = steps_of(tree, base), {entry.subject: entry for entry in entries(topics.values())}
+    trees = tree.git('log', '--reverse', '--format=%T', f'{base}..{commit}').split()
+    made = {*zip([base, *trees], trees)}
+    steps = [step._replace(kept=(step.before, step.after) in made) for step in steps_of(tree, base)]
+    known = {entry.subject: entry for entry in entries(topics.values())}
     own = topics_of(steps, known, [topic.name for topic in grafted])
     for topic in grafted:
         passed = {position: entry for position, entry in enumerate(topic.entries) if entry.subject not in subjects}

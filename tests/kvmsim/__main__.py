@@ -11,7 +11,7 @@ from scripts.lib.command import Parser, main
 from scripts.lib.system import Unknown, say
 from scripts.queue.topics import asked, queue
 from tests.kvmsim import fuzz
-from tests.kvmsim.machine import end_all, workers
+from tests.kvmsim.machine import interrupted, workers
 from tests.kvmsim.scenario import ENDING, read, read_all
 from tests.kvmsim.steps import perform
 from tests.tap import tally
@@ -105,7 +105,7 @@ def run():
     try:
         return args.does(args)
     finally:
-        end_all()
+        interrupted.set()
 
 
 if __name__ == '__main__':

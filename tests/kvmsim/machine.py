@@ -25,6 +25,7 @@ PATIENCE = 300
 END = signal.SIGKILL
 TRACE_LINE = re.compile(r'(?:\d+@[\d.]+:)?((?:kvm_host_|spapr_cas_|ppc_host_)\w+) (.*)')
 
+# ends all QEMUs: whoever waits for one closes it
 interrupted = threading.Event()
 
 
@@ -215,11 +216,6 @@ class Machine:
         return [(int(vcpu), int(mode, 16), runnable == '1') for vcpu, mode, runnable in vcpus]
 
 
-def end_all():
-    """End all QEMUs of an interrupted run: whoever waits for one closes it."""
-    interrupted.set()
-
-
 @contextlib.contextmanager
 def workers(jobs):
     """Threads that run QEMUs; if one fails or the run is interrupted, all QEMUs are ended."""
@@ -228,5 +224,5 @@ def workers(jobs):
             yield pool
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            end_all()
+            interrupted.set()
             raise

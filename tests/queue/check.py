@@ -119,9 +119,9 @@ def write_alone(topics):
         root = copied(SERIES, pathlib.Path(scratch)).parent
         shutil.copytree(TOP / 'scripts', root / 'scripts', ignore=shutil.ignore_patterns('debian'))
         # a bare machine has no identity
-        run([str(root / 'scripts/series'), '-o', str(MAILS)], env={**os.environ, 'GIT_CONFIG_COUNT': '2', **{
-            f'GIT_CONFIG_{what}_{number}': value for number, key in enumerate(('NAME', 'EMAIL'))
-            for what, value in (('KEY', f'user.{key.lower()}'), ('VALUE', identity()[f'GIT_AUTHOR_{key}']))}})
+        (root / 'config').write_text('[user]\nname = a\nemail = a@localhost\n')
+        run([str(root / 'scripts/series'), '-o', str(MAILS)],
+            env={**os.environ, 'GIT_CONFIG_GLOBAL': str(root / 'config')})
     return {name: sorted((MAILS / name).iterdir()) for name in topics}
 
 
