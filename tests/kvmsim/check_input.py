@@ -21,7 +21,6 @@ MISTAKES = [
     (1, 'to have steps', '[x] B1: t\ntopic = host-compat'),
     *((4, words, GOOD + line) for words, line in (
         ('expected one of host-compat, ', 'topic = nobody'),
-        ('found "host-compat nobody"', 'topic = host-compat nobody'),
         ('found "color"', 'color = red'),
         ('expected steps once', 'steps = cas'),
         ('found "color"', 'smp = 2; color = red'),

@@ -65,7 +65,8 @@ def attach(config, name):
 
 def wired(fd):
     """L1's network card, at the end FD of a wire."""
-    return ['-netdev', f'socket,id=wire,fd={fd}', '-device', f'spapr-vlan,netdev=wire,mac=52:54:0:0:0:{fd % 256:x}']
+    card = f'spapr-vlan,netdev=wire,mac=52:54:00:00:00:{fd % 256:02x}'
+    return ['-netdev', f'socket,id=wire,fd={fd}', '-device', card]
 
 
 def l1_command(config, memory):
