@@ -28,7 +28,6 @@ MISTAKES = [
         ('expected smp once', 'smp = 2; smp = 4'),
         ('expected one of power9, power10, power11, future, found "power12"', 'host = power12'),
         ('expected one of none, power9', 'mode = power8'),
-        ('expected one of 7.3, 7.2, 6.12', 'kernel = 5.10'),
         ('expected one of EPERM', 'caps-error = EWHATEVER'),
         ('expected ERRNO [once] [size N]', 'caps-error = EIO twice'),
         ('expected MODE ERRNO [poison] [vcpu ID]', 'refuse = power11 EINVAL sometimes'),

@@ -52,7 +52,7 @@ def migrate(guest):
 
 def move(guest):
     """Migrate to the other host, and return the guest there."""
-    return carry(guest, guest.stack.peer, PLACES[0], 'tcp:10.0.0.2:4444')
+    return carry(guest, guest.stack.peer, PLACES[0], f'tcp:{guest.stack.peer.address}:4444')
 
 
 def carry(guest, host, place, uri):
@@ -128,10 +128,10 @@ def boot(lab):
     """Boot L1, and return the part of the result that describes the host."""
     with stack.coming_up('L1', lab.config.timeout):
         l1 = stack.boot_l1(lab)
-        for number, host in enumerate((lab, lab.peer) if lab.peer else (), 1):
-            if number == 2:
+        for host in (lab, lab.peer) if lab.peer else ():
+            if host is not lab:
                 stack.boot_l1(host)
-            host.send('l1', f'insmod /lib/modules/ibmveth.ko; busybox ifconfig eth0 10.0.0.{number} up')
+            host.send('l1', f'insmod /lib/modules/ibmveth.ko; busybox ifconfig eth0 {host.address} up')
     return {
         'l0': {'qemu': system.run([*lab.l0[:lab.l0.index('-L')], '--version']).splitlines()[0],
                'machine': lab.config.l0_stack or 'pseries'},
@@ -174,6 +174,7 @@ def hosts(config, progress, log):
         lab = stack.Stack(config, progress, log)
         if config.to:
             lab.peer = stack.Stack(config.other(), progress, [])
+            lab.peer.peer, lab.address, lab.peer.address = lab, '10.0.0.1', '10.0.0.2'
             lab.wire, lab.peer.wire = socket.socketpair()
             both.enter_context(lab.peer)
         yield both.enter_context(lab)

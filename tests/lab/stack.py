@@ -73,8 +73,8 @@ class Stack:
         self.process = self.started = self.deadline = self.qemu = self.l0 = None
         # the directory of the socket for migration
         self.sockets_folder = '/run'
-        # the stack of the host of --to, and our end of the wire between both
-        self.peer = self.wire = None
+        # the stack of the host of --to, our end of the wire between both, and our address
+        self.peer = self.wire = self.address = None
 
     def __enter__(self):
         config = self.config
