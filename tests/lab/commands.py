@@ -20,7 +20,7 @@ COMMAND_LINE = 'console=hvc0 quiet panic=-1 initcall_blacklist=load_system_certi
 # With an unpatched L0, L2 hangs as soon as L1 clears reference bits
 L0_NEEDS = {'distro': ' damon_stat.enabled=0', 'patched': ''}
 # Tells L2's init to start the work that it checks during steps
-L2_WORK = ' -- work'
+L2_WORK = '-- work'
 # The firmware of an emulated PowerNV machine advertises no mitigation that KVM could pass on
 POWERNV_GUEST = ',cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off'
 # A host with 4 KiB pages cannot provide the 64 KiB pages that the machine has by default
@@ -63,9 +63,9 @@ def attach(config, name):
     return ['-serial', f'chardev:{name}']
 
 
-def wired(fd):
-    """L1's network card, at the end FD of a wire."""
-    card = f'spapr-vlan,netdev=wire,mac=52:54:00:00:00:{fd % 256:02x}'
+def wired(fd, address):
+    """The network card of the L1 with this ADDRESS, at the end FD of a wire."""
+    card = f'spapr-vlan,netdev=wire,mac=52:54:00:00:00:0{address[-1]}'
     return ['-netdev', f'socket,id=wire,fd={fd}', '-device', card]
 
 
@@ -88,11 +88,11 @@ def cpus(config):
 
 def l2_options(config, machine, kernel, initrd, disk, append=None):
     """The options of L2's QEMU on any host, without what connects its consoles; APPEND is for L2's kernel."""
-    words = ' '.join([COMMAND_LINE, *([append] if append else [])])
     return ['-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm', '-machine', machine,
             '-serial', 'chardev:l2', '-mon', 'chardev=qmp,mode=control',
             '-blockdev', f'qcow2,node-name=disk,file.driver=file,file.filename={disk}',
-            '-kernel', str(kernel), '-initrd', str(initrd), '-append', words + (L2_WORK if config.do else '')]
+            '-kernel', str(kernel), '-initrd', str(initrd), '-append',
+            ' '.join(filter(None, [COMMAND_LINE, append, L2_WORK if config.do else None]))]
 
 
 def l2_command(config, console, monitor, extra):

@@ -143,13 +143,12 @@ def find_kernel():
 
 def loadable(kernel, folder):
     """KERNEL as QEMU can load it: if it is compressed, a plain copy in FOLDER."""
-    with open(kernel, 'rb') as file:
-        head = file.read(6)
+    data = pathlib.Path(kernel).read_bytes()
     for magic, packer in ((b'\x1f\x8b', gzip), (b'\xfd7zXZ\0', lzma)):
-        if head.startswith(magic):
-            (folder / 'vmlinux').write_bytes(packer.decompress(pathlib.Path(kernel).read_bytes()))
+        if data.startswith(magic):
+            (folder / 'vmlinux').write_bytes(packer.decompress(data))
             return folder / 'vmlinux'
-    if head[:4] != b'\x7fELF':
+    if not data.startswith(b'\x7fELF'):
         raise Error(f'{kernel} is not a kernel that QEMU can load: give a vmlinux with --kernel')
     return kernel
 

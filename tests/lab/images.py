@@ -105,7 +105,7 @@ def l1_initrd(config, kernel, qemu, stem='l1', more=None):
     """L1's initramfs: KVM, QEMU with its libraries and firmware, L2's kernel, and MORE files."""
     # the same QEMU of two bases is two files
     which = f'{qemu.name.rpartition("/")[2]}-{hashlib.sha256(str(qemu.path).encode()).hexdigest()[:8]}'
-    guest = kernels.newest_kernel(config.l2_kernel, config.pages) if config.l2_kernel else kernel
+    guest = kernels.newest_kernel(config.l2_kernel, config.pages)
     names = '-'.join(dict.fromkeys([kernel.home.name, guest.home.name]))
     return initrd(f'{stem}-{names}-{which}', {
         **(more or {}), **host_files(kernel, qemu), 'l2/vmlinux': guest.vmlinux, 'l2/disk': qcow2.empty_disk(),

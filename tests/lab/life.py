@@ -128,9 +128,9 @@ def boot(lab):
     """Boot L1, and return the part of the result that describes the host."""
     with stack.coming_up('L1', lab.config.timeout):
         l1 = stack.boot_l1(lab)
+        if lab.peer:
+            stack.boot_l1(lab.peer)
         for host in (lab, lab.peer) if lab.peer else ():
-            if host is not lab:
-                stack.boot_l1(host)
             host.send('l1', f'insmod /lib/modules/ibmveth.ko; busybox ifconfig eth0 {host.address} up')
     return {
         'l0': {'qemu': system.run([*lab.l0[:lab.l0.index('-L')], '--version']).splitlines()[0],

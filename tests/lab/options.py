@@ -37,6 +37,14 @@ topology = like('[1-9][0-9]*(,(maxcpus|sockets|cores|threads)=[1-9][0-9]*)*',
 size = like('[1-9][0-9]*[MG]', "a size of memory: write it as for QEMU's -m, such as 512M or 8G")
 
 
+def destination(text):
+    """(CPU, mode) of a host."""
+    host, _, compat = text.partition(',')
+    if host not in HOSTS:
+        raise Unknown(f'{text} is not a host: give {", ".join(HOSTS)}, or one of them, a comma, and its mode')
+    return host, compat or 'none'
+
+
 def file(access, what):
     """The type of an option for an existing file that allows ACCESS; WHAT says what it must be."""
     def check(text):
@@ -83,7 +91,8 @@ class Run:
     virtio: bool = option(False, 'give L2 a virtio disk and a virtio network card', action='store_true')
     smp: str = option('1', "L2's vCPUs, as for QEMU's -smp", metavar='N', type=topology)
     do: list = option((), 'step when L2 is up; can be repeated', choices=tuple(life.STEPS), action='append')
-    to: str = option(None, 'the host that the step move migrates L2 to: its CPU, or CPU,MODE', metavar='HOST')
+    to: tuple = option(None, 'the host that the step move migrates L2 to: its CPU, or CPU,MODE', metavar='HOST',
+                       type=destination)
     timeout: int = option(None, 'seconds that L0 may run; with libvirt, that L1 or a step may take', metavar='S',
                           type=positive)
 
@@ -94,23 +103,22 @@ class Run:
             if getattr(self, name) not in (None, value):
                 raise Unknown(f'--l0-stack {self.l0_stack} does not allow --{name} {getattr(self, name)}: omit it, '
                               f'or use {value}')
-        usual = {'host': 'power11', 'api': 'v2', 'l0': 'patched', 'timeout': 600 if cpu else 120, **only}
+        usual = {'host': 'power11', 'api': 'v2', 'l0': 'patched', 'l2_kernel': self.kernel,
+                 'timeout': 600 if cpu else 120, **only}
         for name, value in usual.items():
             setattr(self, name, getattr(self, name) or value)
-        modes = ('none', *MODES[:MODES.index(self.host) + 1])
-        if self.compat not in modes:
-            raise Unknown(f'a {self.host} has no mode {self.compat}: choose one of {", ".join(modes)}')
+        for host, compat in filter(None, [(self.host, self.compat), self.to]):
+            modes = ('none', *MODES[:MODES.index(host) + 1])
+            if compat not in modes:
+                raise Unknown(f'a {host} has no mode {compat}: choose one of {", ".join(modes)}')
 
         if bool(self.to) != ('move' in self.do) or (self.to and cpu):
             raise Unknown('--do move and --to HOST need each other, and no --l0-stack: change one of them')
-        host, _, mode = (self.to or self.host).partition(',')
-        if host not in HOSTS or mode not in ('', 'none', *MODES[:MODES.index(host) + 1]):
-            raise Unknown(f'--to {self.to}: a host is one of {", ".join(HOSTS)}, or one of them, a comma, and its mode')
 
     def other(self):
         """The run whose host is that of --to, and that moves L2 back."""
-        host, _, compat = self.to.partition(',')
-        return dataclasses.replace(self, host=host, compat=compat or 'none', to=f'{self.host},{self.compat}')
+        host, compat = self.to
+        return dataclasses.replace(self, host=host, compat=compat, to=(self.host, self.compat))
 
     def binary(self):
         """The QEMU that runs L2."""

@@ -94,7 +94,7 @@ class Stack:
             for name, other in zip(consoles, theirs):
                 self.l0 += ['-chardev', f'socket,id={name},fd={other.fileno()}', *attach(config, name)]
             if self.wire:
-                self.l0 += wired(self.wire.fileno())
+                self.l0 += wired(self.wire.fileno(), self.address)
                 theirs.append(self.wire)
             if ending.is_set():
                 raise Broken('interrupted')

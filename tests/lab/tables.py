@@ -25,7 +25,8 @@ def prepare(wanted, live):
     live('kernels for L1 and L2, and QEMU')
     versions = {}
     for run in wanted:
-        kernels.newest_kernel(run.kernel, run.pages)
+        for kernel in (run.kernel, run.l2_kernel):
+            kernels.newest_kernel(kernel, run.pages)
         l0_command(run.l0)
         versions[run.qemu] = run.binary().release()
     if {'distro', 'patched'} <= {*versions} and versions['distro'] != versions['patched']:
