@@ -13,7 +13,6 @@ from scripts.lib.system import BUILD, Error, hold, locked, run, say, scratch, un
 SUITES = ('trixie', 'trixie-backports', 'sid', 'experimental')
 # The first Linux with KVM_PPC_GET_COMPAT_CAPS; in Debian's order, its release candidates (7.3~rc1) come before it
 INTERFACE = '7.3'
-# Debian's flavor for each page size.
 FLAVORS = {'4k': 'powerpc64le', '64k': 'powerpc64le-64k'}
 MODULES = ('irqbypass', 'kvm', 'kvm-hv', 'ibmveth')
 # {how a module's name ends: what reads it}

@@ -115,7 +115,6 @@ def rows(*hosts, qemus=matrix.QEMUS, apis=tuple(APIS), libvirts=('trixie',)):
 
 
 ROWS = rows(('power11', 'power10'), ('power10', 'power9'), ('power11', 'none'), ('power10', 'none'))
-# the newest libvirt on the hosts that the older one does not know
 ROWS += rows(('power11', 'power10'), ('power11', 'none'), apis=['v2'], libvirts=['sid'])
 # What make check runs
 SMOKE = rows(('power11', 'power10'), qemus=['patched'], apis=['v2'])

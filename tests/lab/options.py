@@ -13,7 +13,6 @@ from scripts.lib.system import Unknown
 from tests.lab import life
 from tests.lab.commands import APIS, HOSTS, MODES, POWERNV
 
-# Suites whose libvirt L1 can run; the older one's has no Power11
 LIBVIRTS = ('trixie', 'sid')
 
 
@@ -117,8 +116,7 @@ class Run:
 
     def other(self):
         """The run whose host is that of --to, and that moves L2 back."""
-        host, compat = self.to
-        return dataclasses.replace(self, host=host, compat=compat, to=(self.host, self.compat))
+        return dataclasses.replace(self, host=self.to[0], compat=self.to[1], to=(self.host, self.compat))
 
     def binary(self):
         """The QEMU that runs L2."""
