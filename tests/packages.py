@@ -191,7 +191,7 @@ def images_in_use(mirror, _):
     def image(text):
         as_new_process()
         source.write_text(text)
-        return images.initrd('l1-x', {'init': source})
+        return images.image('l1-x', {'init': source})
     first = image('a')
     with open(first, 'rb') as other:
         fcntl.flock(other, fcntl.LOCK_SH)

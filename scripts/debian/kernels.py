@@ -104,7 +104,7 @@ class Kernel:
         for old in self._all():
             with unused(old / 'vmlinux') as free:
                 if free:
-                    for image in IMAGES.glob(f'*-{old.name}-*.cpio'):
+                    for image in IMAGES.glob(f'*-{old.name}-*.image'):
                         image.unlink()
                     with scratch(KERNELS / f'{self.name}.part') as part:
                         old.rename(part / 'old')

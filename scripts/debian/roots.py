@@ -65,6 +65,17 @@ def libvirt_root(suite):
         ['libvirt-daemon', 'libvirt-daemon-driver-qemu', 'libvirt-clients'], skip=UNUSED)
 
 
+def installer_root():
+    """Debian's installer for ppc64el: its kernel and its initramfs."""
+    return Suite(EMULATOR_SUITE, 'ppc64el').root(
+        BUILD / 'roots/installer', ['debian-installer-13-netboot-ppc64el'], closure=False)
+
+
+def grub_root():
+    """ppc64el: the modules of grub, of the version that this machine's grub-mkrescue has."""
+    return Suite(host_suite(), 'ppc64el').root(BUILD / 'roots/grub', ['grub-ieee1275-bin'], closure=False)
+
+
 def sysroot():
     return Suite(host_suite(), 'ppc64el').root(BUILD / 'roots/sysroot', SYSROOT_PACKAGES, skip=SYSROOT_UNUSED)
 

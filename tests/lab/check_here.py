@@ -69,7 +69,7 @@ def l1_initrd(_, kernel, qemu):
     if not packed.exists():
         write_whole(packed, gzip.compress(kernel.vmlinux.read_bytes(), 1))
     kit = TOP / run([sys.executable, '-m', 'tests.lab.kit', '--qemu'], cwd=TOP).strip()
-    return images.initrd(f'here-{kernel.home.name}', {
+    return images.image(f'here-{kernel.home.name}', {
         **python(), **images.host_files(kernel, qemu), 'boot/vmlinuz': packed, 'kit.tar.gz': kit})
 
 

@@ -86,22 +86,26 @@ def cpus(config):
     return f'{config.smp},maxcpus={int(count) + int(threads[1] if threads else 1)}'
 
 
-def l2_options(config, machine, kernel, initrd, disk, append=None):
-    """The options of L2's QEMU on any host, without what connects its consoles; APPEND is for L2's kernel."""
+def l2_options(config, machine, disk, kernel=None, initrd=None, append=None):
+    """The options of L2's QEMU on any host, without what connects its consoles; APPEND is for L2's kernel.
+
+    Without KERNEL, L2 boots from DISK.
+    """
+    words = ' '.join(filter(None, [COMMAND_LINE, append, L2_WORK if config.do else None]))
+    system = ['-kernel', str(kernel), '-initrd', str(initrd), '-append', words] if kernel else []
     return ['-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm', '-machine', machine,
             '-serial', 'chardev:l2', '-mon', 'chardev=qmp,mode=control',
-            '-blockdev', f'qcow2,node-name=disk,file.driver=file,file.filename={disk}',
-            '-kernel', str(kernel), '-initrd', str(initrd), '-append',
-            ' '.join(filter(None, [COMMAND_LINE, append, L2_WORK if config.do else None]))]
+            '-blockdev', f'{"qcow2" if kernel else "raw"},node-name=disk,file.driver=file,file.filename={disk}', *system]
 
 
 def l2_command(config, console, monitor, extra):
-    machine = f'pseries,x-vof=on{L1_PAGES[config.pages]}{POWERNV_GUEST if config.l0_stack else ""}' + \
+    machine = f'pseries,x-vof={"off" if config.installer else "on"}{L1_PAGES[config.pages]}{POWERNV_GUEST if config.l0_stack else ""}' + \
         (f',{config.l2_machine}' if config.l2_machine else '')
-    guest = l2_options(config, machine, '/l2/vmlinux', '/l2/initrd', '/l2/disk', config.l2_append)
+    system = () if config.installer else ('/l2/vmlinux', '/l2/initrd', config.l2_append)
+    guest = l2_options(config, machine, '/l2/disk', *system)
     words = ['qemu-system-ppc64', *guest, '-cpu', config.l2_cpu, '-smp', cpus(config), '-m', config.memory,
              '-trace', L2_TRACE]
-    words += VIRTIO if config.virtio else []
+    words += VIRTIO if config.virtio or config.installer else []
     for name, place in (('l2', console), ('qmp', monitor)):
         words += ['-chardev', f'serial,id={name},path=/dev/hvc{CONSOLES.index(place)}']
     return shlex.join([*words, *extra])

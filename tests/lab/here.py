@@ -218,7 +218,7 @@ def run_row(row, result, kernel, programs, folder, progress):
     """Run ROW on KERNEL with each of PROGRAMS, and return its lines of the table."""
     lines = [{'options': options, 'expected': outcome} for options, outcome in row.expected()]
     machine = result['machine'] + (f',{row.machine}' if row.machine else '')
-    options = [*l2_options(row, machine, kernel, folder / 'initrd', folder / 'disk'),
+    options = [*l2_options(row, machine, folder / 'disk', kernel, folder / 'initrd'),
                '-cpu', row.cpu, '-smp', '1,maxcpus=2', '-m', '512M']
     for name, path in programs.items():
         def stage(text, path=path):
@@ -240,7 +240,7 @@ def measure(args, progress):
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         probe = prober(folder)
-        images.pack({'init': probe}, {}, folder / 'initrd')
+        images.pack({'init': probe}, folder / 'initrd')
         host = identify(probe)
         known = modes(host)
         programs = {name: getattr(args, name) for name in QEMUS if getattr(args, name)}

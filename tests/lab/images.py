@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The initramfs images of L1 and L2 in build/images; an image is either complete or does not exist."""
+"""The initramfs images of L1 and L2 in build/images, and a disk; an image is either complete or does not exist."""
 
+import functools
 import gzip
 import hashlib
 import pathlib
 import re
 import stat
+import types
 
 from scripts.debian import binaries, kernels, roots
 from scripts.debian.kernels import CROSS, IMAGES
@@ -51,21 +53,27 @@ def member(name, mode, data=b''):
     return b''.join(part + bytes(-len(part) % 4) for part in (head, data))
 
 
-def pack(files, links, output, opener=pathlib.Path.open):
+def pack(files, output, links=types.MappingProxyType({}), opener=pathlib.Path.open):
     """Write an initramfs with FILES ({path in the archive: path here}) and LINKS to OUTPUT."""
     names = {pathlib.PurePath(name) for name in (*files, *links)}
     folders = {str(folder) for name in names for folder in name.parents} - {'.'} | set(MOUNT_POINTS)
-    with scratch(output.with_suffix('.part')) as part:
-        half = part / 'half'
-        with opener(half, 'wb') as out:
-            for name in sorted(folders):
-                out.write(member(name, stat.S_IFDIR | 0o755))
-            for name, source in sorted(files.items()):
-                out.write(member(name, source.stat().st_mode, source.read_bytes()))
-            for name, target in sorted(links.items()):
-                out.write(member(name, stat.S_IFLNK | 0o777, target.encode()))
-            out.write(member('TRAILER!!!', 0))
-        half.rename(output)
+    with opener(output, 'wb') as out:
+        for name in sorted(folders):
+            out.write(member(name, stat.S_IFDIR | 0o755))
+        for name, source in sorted(files.items()):
+            out.write(member(name, source.stat().st_mode, source.read_bytes()))
+        for name, target in sorted(links.items()):
+            out.write(member(name, stat.S_IFLNK | 0o777, target.encode()))
+        out.write(member('TRAILER!!!', 0))
+
+
+pack_host = functools.partial(pack, links=LINKS)
+
+
+def make_disk(files, output):
+    """Write a disk with FILES, which SLOF boots grub from, to OUTPUT."""
+    run(['grub-mkrescue', '-d', str(roots.grub_root() / 'usr/lib/grub/powerpc-ieee1275'), '-o', str(output),
+         *(f'{name}={path}' for name, path in sorted(files.items()))])
 
 
 def bundle(qemu):
@@ -83,22 +91,31 @@ def host_files(kernel, qemu):
     return files | {f'qemu/{name}': path for name, path in bundle(qemu).items()}
 
 
-def initrd(stem, files, links=LINKS, opener=pathlib.Path.open):
-    """The archive of FILES, made again if a file changed."""
+def image(stem, files, make=pack_host):
+    """The image that MAKE(FILES, output) writes, made again if a file changed."""
     key = hashlib.sha256(''.join(
         f'{name} {path.resolve()} {path.stat().st_mode} {path.stat().st_size} {path.stat().st_mtime_ns}\n'
         for name, path in sorted(files.items())).encode()).hexdigest()[:16]
-    output = IMAGES / f'{stem}-{key}.cpio'
+    output = IMAGES / f'{stem}-{key}.image'
     with locked(f'image-{stem}'):
         if not output.exists():
             say(f'packing {stem}')
-            pack(files, links, output, opener)
+            with scratch(output.with_suffix('.part')) as part:
+                make(files, part / 'half')
+                (part / 'half').rename(output)
         hold(output)
-        for old in IMAGES.glob(f'{stem}-{"[0-9a-f]" * 16}.cpio'):
+        for old in IMAGES.glob(f'{stem}-{"[0-9a-f]" * 16}.image'):
             with unused(old) as free:
                 if free:
                     old.unlink()
     return output
+
+
+def installer():
+    """A disk with grub and Debian's installer, whose initramfs starts the probe instead of the installer."""
+    return image('installer', {
+        **{f'boot/{path.name}': path for path in roots.installer_root().glob('**/debian-installer/ppc64el/*')},
+        'boot/probe': image('probe', {'probe': probe()}, pack), 'boot/grub/grub.cfg': HERE / 'grub-commands'}, make_disk)
 
 
 def l1_initrd(config, kernel, qemu, stem='l1', more=None):
@@ -106,14 +123,14 @@ def l1_initrd(config, kernel, qemu, stem='l1', more=None):
     # the same QEMU of two bases is two files
     which = f'{qemu.name.rpartition("/")[2]}-{hashlib.sha256(str(qemu.path).encode()).hexdigest()[:8]}'
     guest = kernels.newest_kernel(config.l2_kernel, config.pages)
-    names = '-'.join(dict.fromkeys([kernel.home.name, guest.home.name]))
-    return initrd(f'{stem}-{names}-{which}', {
-        **(more or {}), **host_files(kernel, qemu), 'l2/vmlinux': guest.vmlinux, 'l2/disk': qcow2.empty_disk(),
-        'l2/initrd': initrd('l2', {'init': probe()}, {})})
+    names = '-'.join(dict.fromkeys([kernel.home.name, guest.home.name, 'installer'][:2 + config.installer]))
+    system = {'l2/disk': installer()} if config.installer else {
+        'l2/vmlinux': guest.vmlinux, 'l2/initrd': image('l2', {'init': probe()}, pack), 'l2/disk': qcow2.empty_disk()}
+    return image(f'{stem}-{names}-{which}', {**(more or {}), **host_files(kernel, qemu), **system})
 
 
 def l0_initrd(kernel, l1):
     """The initramfs of Linux as L0, which contains L1's; compressed, because skiboot accepts at most 128 MiB."""
-    return initrd(f'l0-{l1.stem.rpartition("-")[0]}', {
+    return image(f'l0-{l1.stem.rpartition("-")[0]}', {
         **host_files(kernel, binaries.qemu('distro')), 'l1/vmlinux': kernel.vmlinux, 'l1/initrd': l1},
-        opener=lambda path, mode: gzip.open(path, mode, compresslevel=1))
+        functools.partial(pack_host, opener=functools.partial(gzip.open, compresslevel=1)))

@@ -19,8 +19,8 @@ On ppc64le Linux with /dev/kvm, as root or as a user who may open /dev/kvm:
 
     scripts/lab here --qemu PATH [--other PATH]
 
-PATH is a qemu-system-ppc64: the one to test, and one to compare it with. If this
-directory has a QEMU, qemu/qemu-system-ppc64 is a patched one.
+--qemu takes the qemu-system-ppc64 to test, and --other one to compare it with. If
+this directory has qemu/qemu-system-ppc64, that is the patched QEMU.
 
 The command starts guests with the kernel of this machine, without network or
 disk, and prints a table that you can mail. It needs python3 (3.11 or newer), and

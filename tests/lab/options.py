@@ -88,6 +88,8 @@ class Run:
     l2_append: str = option(None, "more words of L2's kernel command line", metavar='WORDS')
     memory: str = option('256M', "L2's memory, as for QEMU's -m, 256M by default", metavar='SIZE', type=size)
     virtio: bool = option(False, 'give L2 a virtio disk and a virtio network card', action='store_true')
+    installer: bool = option(False, "boot the kernel and the initramfs of Debian's installer as L2, from a disk with "
+                             'grub', action='store_true')
     smp: str = option('1', "L2's vCPUs, as for QEMU's -smp", metavar='N', type=topology)
     do: list = option((), 'step when L2 is up; can be repeated', choices=tuple(life.STEPS), action='append')
     to: tuple = option(None, 'the host that the step move migrates L2 to: its CPU, or CPU,MODE', metavar='HOST',
@@ -110,7 +112,8 @@ class Run:
             modes = ('none', *MODES[:MODES.index(host) + 1])
             if compat not in modes:
                 raise Unknown(f'a {host} has no mode {compat}: choose one of {", ".join(modes)}')
-
+        if self.installer and (self.do or self.l2_append):
+            raise Unknown('--installer has its own command line, and does not work: omit --l2-append and --do')
         if bool(self.to) != ('move' in self.do) or (self.to and cpu):
             raise Unknown('--do move and --to HOST need each other, and no --l0-stack: change one of them')
 
@@ -125,7 +128,7 @@ class Run:
     def l1(self):
         """What decides whether another run can use the same L1."""
         return (self.l0_stack, self.l0, self.host, self.compat, self.api, self.kernel, self.l2_kernel, self.pages,
-                self.l1_smp, self.libvirt, self.qemu, self.qemu_root, self.to)
+                self.installer, self.l1_smp, self.libvirt, self.qemu, self.qemu_root, self.to)
 
 
 # The options of "scripts/lab libvirt"
