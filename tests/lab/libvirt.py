@@ -28,6 +28,8 @@ WATCH = f'''tail -q -n +1 -F {LOGS} 2>/dev/null | sed -n \
 -e 's/.*: shutting down, reason=crashed/qemu: exit crashed/p' &'''
 SOCKET = 'qemu+unix:///system?socket=/{}/run/libvirt/libvirt-sock'
 ERRORS = "sed -n 's/.* error : [^ ]* : /error: /p' /one/var/log/libvirt/qemu/libvirtd.log"
+# The host's <cpu>
+OWN_CPU = f"virsh -q -c {SOCKET.format('one')} capabilities | sed -n '/<cpu>/,/<.cpu>/p'"
 # libvirt's message about an unknown CPU
 NO_MODEL = "refused: .*CPU mode 'host-model' .* is not supported by hypervisor"
 
@@ -77,6 +79,9 @@ STEPS = (
          unknown="'host-passthrough' supported='yes'.*'host-model' supported='no'"),
     Step('errors in the log', '^says: $', shell=ERRORS, distro=ALWAYS,
          unknown='^refused: (operation failed: Cannot find CPU model with PVR 0x0082[0-9]{4} ?)+$'),
+    Step('cpu-compare, cpu-baseline', "identical to host CPU.*<model fallback='forbid'>{cpu}</model>",
+         ('cpu-compare /run/cpu.xml', 'cpu-baseline /run/cpu.xml'), shell=f'{OWN_CPU} >/run/cpu.xml', distro=ALWAYS,
+         unknown='refused: .*Missing CPU model name'),
     Step('no <cpu>', 'guest: {mode}, 1 vCPU', cpu='', tells=''),
     Step('host-compat-modes', r'"return":\[{modes}\]', (machine_property('host-compat-modes'),), distro=NEVER),
     Step('host-compat-source', '"return":"{source}"', (machine_property('host-compat-source'),), distro=NEVER),
@@ -138,7 +143,8 @@ def facts(config, l1):
     mode = config.compat if limited else config.host
     modes = MODES[1:MODES.index(mode) + 1]
     return {**near(mode, modes), 'modes': ','.join(f'"{name}"' for name in modes), 'names': ', '.join(modes),
-            'source': 'kvm' if l1.get('compat_caps') else 'device-tree', **({'limit': mode} if limited else {})}
+            'source': 'kvm' if l1.get('compat_caps') else 'device-tree', 'cpu': config.host.upper(),
+            **({'limit': mode} if limited else {})}
 
 
 def steps_for(config, l1):
