@@ -31,8 +31,8 @@ LAYOUT = ('-Wl,-EB,--section-start=.start=0,--section-start=.interrupts=0x300,-T
           '--no-warn-rwx-segments')
 # {program: its sources, the capability that it is for}
 PROGRAMS = {
-    'calls-v1': (('partition', 'calls'), 'cap-nested-hv'),
-    'calls-v2': (('partition', 'calls'), 'cap-nested-papr'),
+    'calls-v1': (('partition', 'calls'), 'ic-mode=xive,cap-nested-hv'),
+    'calls-v2': (('partition', 'calls'), 'ic-mode=xive,cap-nested-papr'),
     'v1': (('partition', 'l2', 'l2-hv'), 'cap-nested-hv'),
     'v2': (('partition', 'l2', 'l2-papr'), 'cap-nested-papr'),
 }
@@ -82,6 +82,7 @@ LEAVES = {
     'vpa': (NESTED, V2, ('00000980', '00123000'), ('00000980', '00000000')),
     'stale': (NESTED, BOTH, ('00000e00', '40000000'), None),
     'stale-own': (NESTED, V2, ('00000e00', '40000000'), None),
+    'crowded': (NESTED, V2, ('00000e00', '40000000')),
     'alone': (NESTED, BOTH, ('00000980', '00000000')),
     'uncapped': (NESTED, V2, ('00000980', 'fffffffe')),
     # the partition, not L2, restarts; Debian's aborts
@@ -90,6 +91,9 @@ LEAVES = {
     'watched': (NESTED, BOTH, ('00000c00', '00000300'), ('00000980', '00000000')),
     'counted': (NESTED, BOTH, ('00000980', '00000111'), ('00000980', '00000000')),
     'alerted': (NESTED, V2, ('00000c00', '00000f00'), ('00000980', '00000000')),
+    'own-alert': (NESTED, V2, ('00000980', '00000000'), ('00000c00', '00000f00')),
+    'set-mode': (NESTED, BOTH, ('00000980', '00000000'), None),
+    'waiting': (NESTED, BOTH, ('00000980', '00000000'), None),
     'signalled': (NESTED, BOTH, ('00000100', '00000001'), None),
     'shifted': (NESTED, V2, ('00000e00', '00000000')),
     'invalid': (NESTED, BOTH, ('00000e40', '07ffffff'), ('00000e40', '00000000')),

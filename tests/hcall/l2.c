@@ -13,7 +13,12 @@
 
 #define H_CPPR                  0x068
 #define H_IPI                   0x06c
+#define H_SET_MODE              0x31c
+#define ADDRESS_TRANSLATION     3
+#define AIL_3                   3
 #define H_SIGNAL_SYS_RESET      0x380
+#define H_GUEST_CREATE          0x470
+#define H_GUEST_DELETE          0x488
 
 #define MSR_SF                  (1ULL << 63)
 #define MSR_EE                  0x8000ULL
@@ -52,8 +57,9 @@
 /* How far the timebase of the guest is ahead */
 #define SHIFT                   (1ULL << 50)
 
-/* msgsndp 9, for assemblers that do not know it */
+/* For assemblers that do not know these */
 #define MSGSNDP_9               ".long 0x7c00491c"
+#define WAIT                    ".long 0x7c00003c"
 
 /*
  * The guest's code and its interrupt handlers, which call its hypervisor.  The
@@ -80,6 +86,11 @@ __asm__(
     "   lis     9, 0x20\n"
     "   std     9, 8(9)\n"
     "   b       spin\n"
+    "pause:\n"
+    "   lis     9, 0x20\n"
+    "   std     9, 0(9)\n"
+    "1: " WAIT "\n"
+    "   b       1b\n"
     "set_decrementer:\n"
     "   lis     9, 0x2000\n"
     "   mtdec   9\n"
@@ -103,6 +114,15 @@ __asm__(
     "   std     9, 0(10)\n"
     "1: ld      10, 0(9)\n"
     "   b       1b\n"
+    "roam:\n"
+    "   li      9, 3\n"
+    "   sldi    9, 9, 30\n"
+    "   lis     10, 0x20\n"
+    "   std     9, 0(10)\n"
+    "1: ldx     10, 9, 11\n"
+    "   addi    11, 11, 0x1000\n"
+    "   clrldi  11, 11, 36\n"
+    "   b       1b\n"
     /* a prefixed instruction across 64 bytes gets an alignment interrupt */
     ".balign 64\n"
     "invalid:\n"
@@ -112,7 +132,7 @@ __asm__(
     ".previous\n");
 
 extern const char enable[], set_decrementer[], change[], change_own[], spin[];
-extern const char stale[], invalid[], store[];
+extern const char stale[], invalid[], store[], pause[], roam[];
 
 static uint64_t roots[1 << 13] __attribute__((aligned(1 << 16)));
 static uint64_t pages[1 << 9] __attribute__((aligned(1 << 12)));
@@ -142,6 +162,23 @@ static void take_from_l2(void)
     invalidate_l2();
 }
 
+/* Others come and go while the guest misses one translation after the other */
+static void crowd(void)
+{
+    static uint64_t others[16];
+
+    wait_for_guest();
+    for (int i = 0; i < 1 << 15; i++) {
+        bool create = !(i & 16);
+        uint64_t r[7] = { create ? H_GUEST_CREATE : H_GUEST_DELETE, 0,
+                          create ? -1ULL : others[i & 15] };
+
+        call(r);
+        others[i & 15] = r[1];
+    }
+    take_from_l2();
+}
+
 static void take_from_own(void)
 {
     take_away();
@@ -169,6 +206,15 @@ static void signal_first(void)
 
     wait_for_guest();
     rebooted = timebase();
+    call(r);
+}
+
+/* Changes a register of the first CPU, which runs the guest */
+static void set_mode(void)
+{
+    uint64_t r[7] = { H_SET_MODE, AIL_3, ADDRESS_TRANSLATION };
+
+    wait_for_guest();
     call(r);
 }
 
@@ -289,6 +335,14 @@ static void alert_soon(void)
     l2_set(L2_PMC5, (1U << 31) - 1000);
 }
 
+/* A cycle counter of the partition itself is negative while the guest runs */
+static void alert_own(void)
+{
+    __asm__ volatile("mtspr 795, %0\n\tmtspr 792, %1"
+                     : : "r"(PMAE | PMC_N_CE), "r"((1U << 31) - 1000000));
+    l2_set(L2_MMCR0, PMAE | PMC_N_CE);
+}
+
 static void set_watchpoint(void)
 {
     l2_set(L2_DAWR0, (uintptr_t)&loaded + 8);
@@ -392,6 +446,7 @@ static const struct {
     { "vpa", spin, 0, 0, area, LATER, SOON, NULL, NULL },
     { "stale", stale, 0, 0, hdsisr, LATER, LATER, NULL, take_from_l2 },
     { "stale-own", stale, 0, 0, hdsisr, LATER, LATER, NULL, take_from_own },
+    { "crowded", roam, 0, 0, hdsisr, LATER, LATER, NULL, crowd },
     { "alone", spin, 0, 0, invalidated, LATER, SOON, NULL, NULL },
     { "uncapped", spin, 0, 0, invalidated, LATER, SOON, NULL, NULL },
     { "reboot", stale, 0, 0, gpr3, LATER, LATER, shift, restart },
@@ -399,10 +454,13 @@ static const struct {
     { "watched", store, 0, 0, gpr3, LATER, SOON, set_watchpoint, NULL },
     { "counted", spin, 0, 0, counted, LATER, SOON, start_counters, NULL },
     { "alerted", spin, MSR_EE, 0, gpr3, LATER, SOON, alert_soon, NULL },
+    { "own-alert", spin, MSR_EE, 0, gpr3, LATER, SOON, alert_own, NULL },
+    { "set-mode", stale, 0, 0, gpr3, LATER, LATER, NULL, set_mode },
+    { "waiting", pause, 0, 0, gpr3, LATER, SOON, NULL, NULL },
     { "signalled", stale, 0, 0, gpr3, LATER, LATER, NULL, signal_first },
     { "shifted", stale, 0, 0, shifted, LATER, LATER, NULL,
       shift_and_take_away },
-    { "announced", stale, 0, 0, gpr3, LATER, LATER, announce, NULL },
+    { "announced", pause, 0, 0, gpr3, LATER, LATER, announce, NULL },
     { "invalid", invalid, 0, 0, prefix, LATER, SOON, NULL, NULL },
     { "unchanged", change, 0, 0, hdsisr, LATER, SOON, NULL, NULL },
     { "own-unchanged", change_own, MSR_DR, 0, gpr3, LATER, SOON, map_processes,
