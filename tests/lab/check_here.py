@@ -26,7 +26,7 @@ PYTHON_PACKAGES = [f'{PYTHON}-minimal', f'lib{PYTHON}-minimal', f'lib{PYTHON}-st
                    'liblzma5', 'zlib1g']
 # Only the extensions that the kit imports
 EXTENSIONS = ('_json', '_lzma')
-# Less than that of the test in meson.build
+# Less than that of the test in tests/meson.build
 TIMEOUT = 1500
 # It prints at the end, when no guest can mix kernel messages into the output.  SLOF takes half a minute.
 COMMAND = 'busybox ln -s vmlinuz /boot/vmlinuz-$(busybox uname -r); busybox tar xzf /kit.tar.gz -C /tmp; cd /tmp; ' \
