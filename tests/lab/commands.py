@@ -94,13 +94,13 @@ def l2_options(config, machine, disk, kernel=None, initrd=None, append=None):
     words = ' '.join(filter(None, [COMMAND_LINE, append, L2_WORK if config.do else None]))
     system = ['-kernel', str(kernel), '-initrd', str(initrd), '-append', words] if kernel else []
     return ['-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm', '-machine', machine,
-            '-serial', 'chardev:l2', '-mon', 'chardev=qmp,mode=control',
-            '-blockdev', f'{"qcow2" if kernel else "raw"},node-name=disk,file.driver=file,file.filename={disk}', *system]
+            '-serial', 'chardev:l2', '-mon', 'chardev=qmp,mode=control', *system,
+            '-blockdev', f'{"qcow2" if kernel else "raw"},node-name=disk,file.driver=file,file.filename={disk}']
 
 
 def l2_command(config, console, monitor, extra):
-    machine = f'pseries,x-vof={"off" if config.installer else "on"}{L1_PAGES[config.pages]}{POWERNV_GUEST if config.l0_stack else ""}' + \
-        (f',{config.l2_machine}' if config.l2_machine else '')
+    machine = f'pseries,x-vof={"off" if config.installer else "on"}{L1_PAGES[config.pages]}' + \
+        POWERNV_GUEST * bool(config.l0_stack) + (f',{config.l2_machine}' if config.l2_machine else '')
     system = () if config.installer else ('/l2/vmlinux', '/l2/initrd', config.l2_append)
     guest = l2_options(config, machine, '/l2/disk', *system)
     words = ['qemu-system-ppc64', *guest, '-cpu', config.l2_cpu, '-smp', cpus(config), '-m', config.memory,

@@ -115,7 +115,8 @@ def installer():
     """A disk with grub and Debian's installer, whose initramfs starts the probe instead of the installer."""
     return image('installer', {
         **{f'boot/{path.name}': path for path in roots.installer_root().glob('**/debian-installer/ppc64el/*')},
-        'boot/probe': image('probe', {'probe': probe()}, pack), 'boot/grub/grub.cfg': HERE / 'grub-commands'}, make_disk)
+        'boot/probe': image('probe', {'probe': probe()}, pack),
+        'boot/grub/grub.cfg': HERE / 'grub-commands'}, make_disk)
 
 
 def l1_initrd(config, kernel, qemu, stem='l1', more=None):
