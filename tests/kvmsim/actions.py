@@ -38,7 +38,7 @@ def kernel(run, answer):
     """Change the answers of the kernel: what it refuses, or else the bits of its modes."""
     refusals, bits = answer
     run.act()
-    for line in refuse_commands(refusals) if bits is None else [f'caps {bits:#x} {run.machine.settings["caps-size"]}']:
+    for line in refuse_commands(refusals) if bits is None else [f'caps {bits:#x}']:
         run.machine.kernel(line)
 
 

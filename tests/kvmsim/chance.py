@@ -96,7 +96,7 @@ def generate(seed):
         options.append('max-cpu-compat=' + rng.choice(MODES + ['power8'] * (old_modes and mmu == 'old')))
     settings = {
         'topic': 'host-compat', 'host': host, 'kernel': rng.choice(('7.3', '7.3', '7.3', '7.2', '6.12')), 'kvm': kvm,
-        'caps': f'{random_caps(rng):#x}', 'caps-size': rng.choice((24, 24, 32, 64)), 'device-tree': random_tree(rng),
+        'caps': f'{random_caps(rng):#x}', 'device-tree': random_tree(rng),
         'smp': smp if ',' in smp else f'{smp},maxcpus={vcpus + 2}', 'machine': ','.join(options),
         'firmware': 'slof' if rng.random() < 0.8 else 'vof', 'mmu': mmu}
     if rng.random() < 0.25:

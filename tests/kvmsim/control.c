@@ -76,7 +76,6 @@ static const char *do_extension(char **words)
 static const char *do_caps(char **words)
 {
     kernel.caps.bits = number(words[0]);
-    kernel.caps.size = number(words[1]);
     return NULL;
 }
 
@@ -209,7 +208,7 @@ static const struct {
     { "trace", 1, do_trace },
     { "pr", 1, do_pr },
     { "extension", 2, do_extension },
-    { "caps", 2, do_caps },
+    { "caps", 1, do_caps },
     { "caps-error", 3, do_caps_error },
     { "refuse", 4, do_refuse },
     { "accept", 0, do_accept },

@@ -160,8 +160,8 @@ MACHINE_KEYS = {
     'mode': (one_of('none', *power.CAPS), 'none'),
     'kernel': (one_of(*power.KERNELS), '7.3'),
     'kvm': (one_of('hv', 'pr'), 'hv'),
-    'extension': (number, None), 'caps': (caps_bits, None), 'caps-size': (number, '24'),
-    'caps-error': (caps_error, None), 'device-tree': (device_tree, None), 'refuse': (refusals, None),
+    'extension': (number, None), 'caps': (caps_bits, None), 'caps-error': (caps_error, None),
+    'device-tree': (device_tree, None), 'refuse': (refusals, None),
     'smp': (smp, '1'), 'memory': (number, '256'), 'machine': (word, ''), 'cpu': (word, 'host'),
     'firmware': (one_of('slof', 'vof'), 'slof'),
 }

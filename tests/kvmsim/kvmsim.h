@@ -63,7 +63,6 @@ typedef struct Refusal {
 
 typedef struct CompatCaps {
     uint64_t bits;
-    uint64_t size;              /* of the structure, as this kernel knows it */
     int error;                  /* if not 0, fail with this errno, ... */
     int times;                  /* ... this many times; -1: always */
     int64_t size_back;          /* size to write with the error; -1: none */

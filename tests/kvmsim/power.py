@@ -92,7 +92,7 @@ def kernel_commands(settings):
     bits = up_to(mode) if settings['caps'] is None else settings['caps']
     yield f'pr {int(pr)}'
     yield f'extension {CAP_COMPAT_CAPS} {extension}'
-    yield f'caps {bits:#x} {settings["caps-size"]}'
+    yield f'caps {bits:#x}'
     if settings['caps-error']:
         error, *how = settings['caps-error']
         yield ' '.join(map(str, ('caps-error', getattr(errno, error), *how)))

@@ -9,7 +9,7 @@
 #include "kvmsim.h"
 
 Kernel kernel = {
-    .caps = { .size = KVM_PPC_COMPAT_CAPS_SIZE_VER0, .size_back = -1 },
+    .caps = { .size_back = -1 },
     .threads_per_core = 1,
 };
 
@@ -221,11 +221,6 @@ long vm_allocate_htab(Vcpu *vcpu, void *arg)
     return kernel.pr ? -ENOTTY : 0;
 }
 
-/*
- * Newer kernels may extend the structure.  If the caller's is larger than the
- * one that this kernel knows, write back the known size, and fail with E2BIG
- * if the bytes beyond it are not all zero.
- */
 long vm_compat_caps(Vcpu *vcpu, void *arg)
 {
     struct { uint64_t size, flags, bits; } *caller = arg;
@@ -245,17 +240,9 @@ long vm_compat_caps(Vcpu *vcpu, void *arg)
         }
         return -caps->error;
     }
-    if (size < KVM_PPC_COMPAT_CAPS_SIZE_VER0 || caller->flags) {
+    /* a kernel accepts a larger size, too, but no QEMU passes one */
+    if (size != KVM_PPC_COMPAT_CAPS_SIZE_VER0 || caller->flags) {
         return -EINVAL;
-    }
-    for (uint64_t at = caps->size; at < size; at++) {
-        if (((uint8_t *)arg)[at]) {
-            caller->size = caps->size;
-            return -E2BIG;
-        }
-    }
-    if (size > caps->size) {
-        caller->size = caps->size;
     }
     caller->bits = caps->bits;
     sim_note(" bits 0x%lx", (long)caps->bits);
