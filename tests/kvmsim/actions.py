@@ -55,10 +55,6 @@ def plug(run, core):
                 **{'core-id': core})
 
 
-def unplug(run, core):
-    run.command('device_del', id=f'core{core}')
-
-
 def monitor(run, words):
     """Send a command to the human monitor; any output is an error."""
     run.command('human-monitor-command', **{'command-line': ' '.join(words)})

@@ -47,10 +47,6 @@ def list_of(convert):
     return lambda text: [convert(word) for word in text.split()]
 
 
-def word(text):
-    return text
-
-
 def value(text):
     """A string as it is, or JSON."""
     try:
@@ -117,16 +113,8 @@ def smp(text):
 
 
 @functools.cache
-def topics():
-    return tuple(queue())
-
-
 def topic(text):
-    return one_of(*topics())(text)
-
-
-def entries(words):
-    return [list_entry(text) for text in words]
+    return one_of(*queue())(text)
 
 
 def some(words):
@@ -162,12 +150,12 @@ MACHINE_KEYS = {
     'kvm': (one_of('hv', 'pr'), 'hv'),
     'extension': (number, None), 'caps': (caps_bits, None), 'caps-error': (caps_error, None),
     'device-tree': (device_tree, None), 'refuse': (refusals, None),
-    'smp': (smp, '1'), 'memory': (number, '256'), 'machine': (word, ''), 'cpu': (word, 'host'),
+    'smp': (smp, '1'), 'memory': (number, '256'), 'machine': (str, ''), 'cpu': (str, 'host'),
     'firmware': (one_of('slof', 'vof'), 'slof'),
 }
 SCENARIO_KEYS = {
-    'behavior': (list_of(one_of(*(f'B{n}' for n in range(1, 21)))), None), 'title': (word, None),
-    'topic': (topic, None), 'like': (word, None), 'each': (word, None), 'steps': (word, None),
+    'behavior': (list_of(one_of(*(f'B{n}' for n in range(1, 21)))), None), 'title': (str, None),
+    'topic': (topic, None), 'like': (str, None), 'each': (str, None), 'steps': (str, None),
     'guest': (list_of(list_entry), 'raw power9 power10 power11'),
     'mmu': (one_of('radix', 'hash', 'old', 'no-vectors', 'no-vector-5'), 'radix'),
 }
@@ -182,17 +170,17 @@ STEPS = {
     'reset': (actions.reset, [], None),
     'quit': (actions.end, [], None),
     'migrate': (actions.migrate, [], None),
-    'cas': (actions.cas, [], entries),
+    'cas': (actions.cas, [], lambda words: [*map(list_entry, words)]),
     'plug': (actions.plug, [number], None),
-    'unplug': (actions.unplug, [number], None),
-    'save': (lambda run, tag: actions.monitor(run, ['savevm', tag]), [word], None),
-    'load': (lambda run, tag: actions.monitor(run, ['loadvm', tag]), [word], None),
-    'get': (actions.command('qom-get', 'path', 'property'), [word, word], None),
-    'describe': (actions.describe, [word, word], None),
-    'set': (actions.command('qom-set', 'path', 'property', 'value'), [word, word, word], None),
+    'unplug': (lambda run, core: run.command('device_del', id=f'core{core}'), [number], None),
+    'save': (lambda run, tag: actions.monitor(run, ['savevm', tag]), [str], None),
+    'load': (lambda run, tag: actions.monitor(run, ['loadvm', tag]), [str], None),
+    'get': (actions.command('qom-get', 'path', 'property'), [str, str], None),
+    'describe': (actions.describe, [str, str], None),
+    'set': (actions.command('qom-set', 'path', 'property', 'value'), [str, str, str], None),
     'monitor': (actions.monitor, [], some),
     'kernel': (actions.kernel, [], answer),
-    'exits': (checks.exits, [word], None),
+    'exits': (checks.exits, [str], None),
     'state': (checks.state, [one_of(*STATES)], None),
     'returns': (checks.returns, [one_of(*power.RETURNS)], None),
     'migrated': (checks.migrated, [one_of(*MIGRATED)], None),
@@ -203,10 +191,10 @@ STEPS = {
     'prints': (checks.prints, [], some),
     'omits': (checks.omits, [], some),
     'silent': (checks.silent, [], None),
-    'traces': (checks.traces, [word], some),
-    'traced': (checks.traced, [word, number], None),
-    'tree': (checks.tree, [word, word], some),
-    'ioctls': (checks.ioctls, [word, one_of(*checks.RELATIONS), number], per_vcpu),
+    'traces': (checks.traces, [str], some),
+    'traced': (checks.traced, [str, number], None),
+    'tree': (checks.tree, [str, str], some),
+    'ioctls': (checks.ioctls, [str, one_of(*checks.RELATIONS), number], per_vcpu),
 }
 
 
