@@ -8,14 +8,13 @@ import os
 import pathlib
 import re
 import shlex
-import subprocess
 import sys
 
 from scripts.debian import binaries, roots
 from scripts.debian.builds import in_build
 from scripts.debian.suite import Suite, host_suite
 from scripts.lib.command import main
-from scripts.lib.system import BUILD, TOP, Error
+from scripts.lib.system import BUILD, TOP, Error, tried
 from scripts.queue import bases
 from scripts.queue.git import BASE_REF, Tree
 
@@ -47,9 +46,8 @@ def added_lines():
 @functools.cache
 def link_words(build):
     place = bases.home() / build
-    done = subprocess.run(['ninja', '-C', place, '-t', 'compdb', '-x', 'c_LINKER_RSP', 'c_LINKER'], check=False,
-                          text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          env=dict(os.environ, PYTHONPATH=roots.meson_path()))
+    done = tried(['ninja', '-C', place, '-t', 'compdb', '-x', 'c_LINKER_RSP', 'c_LINKER'],
+                 env=dict(os.environ, PYTHONPATH=roots.meson_path()))
     for entry in json.loads(done.stdout) if not done.returncode else ():
         if entry['output'] == TARGET:
             return shlex.split(entry['command'])

@@ -12,7 +12,7 @@ import subprocess
 
 from scripts.debian import binaries, roots
 from scripts.lib.command import Parser, main
-from scripts.lib.system import TOP, Error, locked, say
+from scripts.lib.system import TOP, Error, locked, say, tried
 from scripts.queue import bases
 from scripts.queue.git import worktree
 from scripts.queue.graft import graft
@@ -63,8 +63,7 @@ def configure(name, options, extra_env, home=None):
 def in_build(words, place=None, **more_env):
     """Run the command WORDS (in PLACE) with the environment of QEMU's build; see failures() for its error."""
     env = dict(os.environ, **more_env, PYTHONPATH=roots.meson_path(), CCACHE_BASEDIR=str(TOP), CCACHE_NOHASHDIR='1')
-    done = subprocess.run(words, env=env, cwd=place, check=False, text=True, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = tried(words, env=env, cwd=place, stderr=subprocess.STDOUT)
     if done.returncode:
         raise Error(binaries.failures(done.stdout))
 

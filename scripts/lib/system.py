@@ -82,21 +82,24 @@ def say(text):
     print(clear + text, file=sys.stderr, flush=True)
 
 
-def not_installed(program):
-    return Error(f'{program} is not installed: run ./configure, which installs it or prints the command that does')
+def tried(command, data=None, stderr=subprocess.PIPE, **kwargs):
+    """Run COMMAND quietly, with DATA as its input, and return what came of it; it may fail."""
+    given = {'stdin': subprocess.DEVNULL} if data is None else {'input': data}
+    try:
+        return subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE, stderr=stderr, **given, **kwargs)
+    except FileNotFoundError:
+        raise Error(f'{command[0]} is not installed: run ./configure, which installs it or prints the command that '
+                    'does') from None
 
 
 def run(command, **kwargs):
     """Run COMMAND quietly, and return its output; if it fails, its error messages become the Error."""
-    try:
-        return subprocess.run(command, check=True, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, **kwargs).stdout
-    except FileNotFoundError:
-        raise not_installed(command[0]) from None
-    except subprocess.CalledProcessError as e:
-        words = [line for line in (e.stderr or e.stdout).splitlines() if line.strip()]
+    done = tried(command, **kwargs)
+    if done.returncode:
+        words = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         errors = [line for line in words if line.startswith(('E:', 'error:', 'fatal:'))]
-        raise Error(culprit(words, '; '.join(errors or words[-3:])) or f'{command[0]} failed') from None
+        raise Error(culprit(words, '; '.join(errors or words[-3:])) or f'{command[0]} failed')
+    return done.stdout
 
 
 def culprit(lines, usual):

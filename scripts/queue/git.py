@@ -5,10 +5,9 @@ import contextlib
 import os
 import pathlib
 import shutil
-import subprocess
 import tempfile
 
-from scripts.lib.system import TOP, Error, culprit
+from scripts.lib.system import TOP, Error, culprit, tried
 
 # The commit that the grafted commits are based on; the user may rebase them.
 BASE_REF = 'refs/worktree/host-compat-base'
@@ -31,9 +30,7 @@ class Tree:
         env = dict(os.environ, GIT_OPTIONAL_LOCKS='0', **(extra or {}))
         if index:
             env['GIT_INDEX_FILE'] = str(index)
-        done = subprocess.run(['git', '-c', 'commit.gpgSign=false', '-C', self.path, *args], input=data, env=env,
-                              check=False, stdin=None if data is not None else subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = tried(['git', '-c', 'commit.gpgSign=false', '-C', self.path, *args], data, env=env)
         if check and done.returncode:
             words = done.stderr.strip().splitlines() or [f'git {args[0]} failed']
             raise Error(f'{self.path.name}: {culprit(words, words[-1])}')

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Check that a mistake in a scenario is reported with its file and line, and with exit code 2.  Prints TAP."""
 
-import subprocess
 
 from scripts.lib.command import main, no_options
-from scripts.lib.system import TOP, Error
+from scripts.lib.system import TOP, Error, tried
 from tests.kvmsim.scenario import Mistake, parse
 from tests.tap import point, report
 
@@ -70,7 +69,7 @@ def mistake(line, words, text):
 
 
 def command(words, args):
-    done = subprocess.run(['scripts/kvmsim', *args], cwd=TOP, check=False, text=True, capture_output=True)
+    done = tried(['scripts/kvmsim', *args], cwd=TOP)
     if done.returncode != 2 or words not in done.stderr:
         raise Error(f'exit code {done.returncode}: {done.stderr or "no message"}')
 

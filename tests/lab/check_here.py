@@ -14,7 +14,7 @@ import sys
 from scripts.debian.kernels import FLAVORS
 from scripts.debian.suite import Suite
 from scripts.lib.command import Parser, main
-from scripts.lib.system import BUILD, TOP, Error, run, write_whole
+from scripts.lib.system import BUILD, TOP, Error, run, tried, write_whole
 from tests.lab import here, images, stack
 from tests.lab.commands import APIS
 from tests.lab.options import Run
@@ -75,8 +75,7 @@ def l1_initrd(_, kernel, qemu):
 
 def refused(words):
     """The exit status of "lab here" on this machine, which has no POWER KVM; None unless it prints just one line."""
-    done = subprocess.run([TOP / 'scripts/lab', 'here', *words.split()], check=False, text=True,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = tried([TOP / 'scripts/lab', 'here', *words.split()], stderr=subprocess.STDOUT)
     return done.returncode if done.stdout.startswith('scripts/lab: ') and done.stdout.count('\n') == 1 else None
 
 

@@ -10,10 +10,9 @@ import json
 import os
 import re
 import shlex
-import subprocess
 
 from scripts.lib.command import Parser, main
-from scripts.lib.system import TOP, Error, not_installed, run
+from scripts.lib.system import TOP, Error, run, tried
 from scripts.queue import bases
 from scripts.queue.git import BASE_REF, Tree
 from tests.relink import GCC_ONLY, JOBS, SOURCE
@@ -105,11 +104,7 @@ def check_language():
 
 def passes(command, cwd=TOP):
     """Check that COMMAND finds nothing; its findings become the error."""
-    try:
-        done = subprocess.run(command, cwd=cwd, check=False, text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    except FileNotFoundError:
-        raise not_installed(command[0]) from None
+    done = tried(command, cwd=cwd)
     if done.returncode:
         raise Error((done.stdout + done.stderr).strip() or f'{command[0]} exits with {done.returncode}')
 

@@ -6,13 +6,12 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
 import tempfile
 
 from scripts.debian.kernels import by_interface
 from scripts.debian.suite import Suite
 from scripts.lib.command import main, no_options
-from scripts.lib.system import BUILD, TOP, Error, run
+from scripts.lib.system import BUILD, TOP, Error, run, tried
 from scripts.queue import bases
 from scripts.queue.commits import FUNCTION, HEADER, commit_entries, commit_topic, functions, has_change, says
 from scripts.queue.git import BASE_REF, GRAFTED_REF, Tree, clone, identity
@@ -153,8 +152,7 @@ def check_neither(tree):
 
 
 def graft(*words, **env):
-    done = subprocess.run([TOP / 'scripts/graft', *words], env=dict(os.environ, **env), check=False,
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = tried([TOP / 'scripts/graft', *words], env=dict(os.environ, **env))
     return done.returncode, done.stderr.strip()
 
 
@@ -229,8 +227,7 @@ def check_unless(tree, topics):
 
 def check_style(tree, mail):
     """Check that the base's checkpatch finds no errors and only known warnings."""
-    done = subprocess.run(['perl', 'scripts/checkpatch.pl', '--no-color', mail], cwd=tree.path, check=False,
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = tried(['perl', 'scripts/checkpatch.pl', '--no-color', mail], cwd=tree.path)
     found = [line for line in done.stdout.splitlines() if re.match('(ERROR|WARNING): ', line)
              and not any(known in line for known in KNOWN_WARNINGS)]
     if found or not done.stdout.strip():

@@ -7,12 +7,11 @@ Does not run the tests on Debian's QEMU: make check does.  Prints TAP.
 
 import os
 import re
-import subprocess
 import sys
 
 from scripts.debian.builds import build_commit, prepared
 from scripts.lib.command import Parser, main
-from scripts.lib.system import TOP, Error, locked, say
+from scripts.lib.system import TOP, Error, locked, say, tried
 from scripts.queue import bases
 from scripts.queue.commits import commit_topic
 from scripts.queue.git import Tree
@@ -40,9 +39,7 @@ def lines_of_c(tree, below, tip):
 def test(topic, what, builds):
     """How many of the topic's tests of a kind pass on the QEMUs in BUILDS."""
     words = TESTS[what]
-    done = subprocess.run([*words, '--topic', topic.name], cwd=TOP, check=False, text=True,
-                          env=dict(os.environ, QEMU_BUILDS=str(builds)), stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = tried([*words, '--topic', topic.name], cwd=TOP, env=dict(os.environ, QEMU_BUILDS=str(builds)))
     bad, good = (re.findall(rf'^{kind} \d+ - (.*)', done.stdout, re.M) for kind in ('not ok', 'ok'))
     # a topic need not have tests of each kind, but then the command says so
     if done.returncode or bad or re.findall(r'^1\.\.(\d+)$', done.stdout, re.M) != [str(len(good))]:
