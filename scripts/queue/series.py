@@ -10,13 +10,12 @@ import email.utils
 import pathlib
 import re
 import shutil
-import subprocess
 import tempfile
 from email.headerregistry import Address
 
 from scripts.lib.command import Parser, main
 from scripts.lib.system import BUILD, TOP, Error
-from scripts.queue.git import identity, need_identity
+from scripts.queue.git import Tree, identity, need_identity
 from scripts.queue.topics import asked, git_apply, queue, with_needs
 
 # A hunk: its @@ line and the lines after it, in which an empty line is one of context
@@ -59,8 +58,7 @@ def mail(subject, text):
 def signed(message):
     who = identity()
     trailer = f'Signed-off-by: {who["GIT_AUTHOR_NAME"]} <{who["GIT_AUTHOR_EMAIL"]}>'
-    return subprocess.run(['git', 'interpret-trailers', '--trailer', trailer], input=message, check=True, text=True,
-                          stdout=subprocess.PIPE).stdout
+    return Tree(TOP).git('interpret-trailers', '--trailer', trailer, data=message)
 
 
 def patch(entry):
