@@ -159,11 +159,11 @@ def endings(mirror, _):
 
 def renewed(mirror, said):
     """A root is made again when its suite has something newer, but not while another process uses it."""
-    where = suite.BUILD / 'root'
+    where = suite.BUILD / 'roots/root'
 
     def root(name='trixie'):
         as_new_process()
-        path = suite.Suite(name, ARCH).root(where, ['tool'])
+        path = suite.Suite(name, ARCH).root('root', ['tool'])
         return (path / 'usr/share/tool').read_text(), (path / '.packages').read_text()
     for version in ('1.0', '2.0'):
         mirror.publish('trixie', mirror.package('tool', version))

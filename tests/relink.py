@@ -14,7 +14,7 @@ from scripts.debian import binaries, roots
 from scripts.debian.builds import in_build
 from scripts.debian.suite import Suite, host_suite
 from scripts.lib.command import main
-from scripts.lib.system import BUILD, TOP, Error, tried
+from scripts.lib.system import TOP, Error, tried
 from scripts.queue import bases
 from scripts.queue.git import BASE_REF, Tree
 
@@ -108,7 +108,7 @@ def sanitized(name):
         if made.exists() and made.stat().st_mtime > (bases.home() / 'kvm' / TARGET).stat().st_mtime:
             return
         # only gcc's libubsan needs the C++ runtime
-        runtime = Suite(host_suite(), 'ppc64el').root(BUILD / 'roots/libstdc++', ['libstdc++6'], closure=False)
+        runtime = Suite(host_suite(), 'ppc64el').root('libstdc++', ['libstdc++6'], closure=False)
         library = runtime / 'usr/lib/powerpc64le-linux-gnu'
         relink('kvm', made.parent, made.parent / 'src', ['-fsanitize=undefined'],
                link_flags=['-fsanitize=undefined', f'-Wl,-rpath-link={library}'])

@@ -3,7 +3,6 @@
 
 from scripts.debian.suite import Suite, host_suite
 from scripts.lib.command import main
-from scripts.lib.system import BUILD
 from scripts.queue import bases
 
 # A suite whose qemu-system-ppc64 has Power11 and both nested APIs, and whose
@@ -20,10 +19,9 @@ SYSROOT_UNUSED = (*UNUSED, 'python3', 'python3.11', 'python3.13', 'libpython3-st
                   'libglib2.0-bin', 'libglib2.0-dev-bin', 'bzip2', 'patch')
 
 
-def emulator_root():
+def emulator_root(suite=EMULATOR_SUITE):
     """amd64: qemu-system-ppc64 for L0, with its libraries and loader."""
-    return Suite(EMULATOR_SUITE, 'amd64').root(
-        BUILD / 'roots' / f'{EMULATOR_SUITE}-amd64', ['qemu-system-ppc', 'qemu-system-data'], skip=UNUSED)
+    return Suite(suite, 'amd64').root(f'{suite}-amd64', ['qemu-system-ppc', 'qemu-system-data'], skip=UNUSED)
 
 
 def emulator_command(root):
@@ -32,22 +30,14 @@ def emulator_command(root):
             str(root / 'usr/bin/qemu-system-ppc64'), '-L', str(root / 'usr/share/qemu')]
 
 
-def powernv_root(machine):
-    """amd64: a qemu-system-ppc64 that has the machine powernv10 or powernv11."""
-    if machine == 'powernv10':
-        return emulator_root()
-    return Suite('sid', 'amd64').root(BUILD / 'roots/sid-amd64', ['qemu-system-ppc', 'qemu-system-data'], skip=UNUSED)
-
-
 def user_emulator():
     """The static user-mode emulator that runs ppc64le programs here."""
-    return Suite(EMULATOR_SUITE, 'amd64').root(
-        BUILD / 'roots' / 'qemu-user', ['qemu-user'], closure=False) / 'usr/bin/qemu-ppc64le'
+    return Suite(EMULATOR_SUITE, 'amd64').root('qemu-user', ['qemu-user'], closure=False) / 'usr/bin/qemu-ppc64le'
 
 
 def meson_path():
     """The PYTHONPATH of a meson that is new enough for QEMU; that of Debian 12 is not."""
-    root = Suite(EMULATOR_SUITE, 'amd64').root(BUILD / 'roots' / 'meson', ['meson'], closure=False)
+    root = Suite(EMULATOR_SUITE, 'amd64').root('meson', ['meson'], closure=False)
     return str(root / 'usr/lib/python3/dist-packages')
 
 
@@ -55,29 +45,27 @@ def guest_root(suite=None):
     """ppc64el: Debian's QEMU of SUITE, or of the base's, its libraries, firmware and busybox."""
     suite = suite or bases.base_suite()
     return Suite(suite, 'ppc64el').root(
-        BUILD / 'roots' / f'{suite}-ppc64el', ['qemu-system-ppc', 'qemu-system-data', 'busybox-static'], skip=UNUSED)
+        f'{suite}-ppc64el', ['qemu-system-ppc', 'qemu-system-data', 'busybox-static'], skip=UNUSED)
 
 
 def libvirt_root(suite):
     """ppc64el: libvirt's daemon, its QEMU driver and virsh."""
     return Suite(suite, 'ppc64el').root(
-        BUILD / 'roots' / f'{suite}-ppc64el-libvirt',
-        ['libvirt-daemon', 'libvirt-daemon-driver-qemu', 'libvirt-clients'], skip=UNUSED)
+        f'{suite}-ppc64el-libvirt', ['libvirt-daemon', 'libvirt-daemon-driver-qemu', 'libvirt-clients'], skip=UNUSED)
 
 
 def installer_root():
     """Debian's installer for ppc64el: its kernel and its initramfs."""
-    return Suite(EMULATOR_SUITE, 'ppc64el').root(
-        BUILD / 'roots/installer', ['debian-installer-13-netboot-ppc64el'], closure=False)
+    return Suite(EMULATOR_SUITE, 'ppc64el').root('installer', ['debian-installer-13-netboot-ppc64el'], closure=False)
 
 
 def grub_root():
     """ppc64el: the modules of grub, of the version that this machine's grub-mkrescue has."""
-    return Suite(host_suite(), 'ppc64el').root(BUILD / 'roots/grub', ['grub-ieee1275-bin'], closure=False)
+    return Suite(host_suite(), 'ppc64el').root('grub', ['grub-ieee1275-bin'], closure=False)
 
 
 def sysroot():
-    return Suite(host_suite(), 'ppc64el').root(BUILD / 'roots/sysroot', SYSROOT_PACKAGES, skip=SYSROOT_UNUSED)
+    return Suite(host_suite(), 'ppc64el').root('sysroot', SYSROOT_PACKAGES, skip=SYSROOT_UNUSED)
 
 
 if __name__ == '__main__':

@@ -250,14 +250,14 @@ class Suite:
             raise Error(f'{self.name} has no {lost} for {self.arch}: choose another suite')
         return ''.join([f'{self.name} {self.arch}\n', *(f'{name} {found[name]}\n' for name in sorted(found))])
 
-    def root(self, where, packages, closure=True, skip=()):
-        """Unpack PACKAGES to WHERE, which is either complete or does not exist, and return it.
+    def root(self, name, packages, closure=True, skip=()):
+        """Unpack PACKAGES to the root NAME, which is either complete or does not exist, and return its path.
 
         SKIP names packages that nothing here runs (interpreters, init).  When the
-        suite has newer PACKAGES, WHERE is made again, unless a process uses it.
+        suite has newer PACKAGES, the root is made again, unless a process uses it.
         """
-        where = pathlib.Path(where)
-        with locked(where.name):
+        where = BUILD / 'roots' / name
+        with locked(name):
             if where not in roots:
                 self._renew(where, packages, closure, skip)
                 hold(where / '.packages')

@@ -14,7 +14,7 @@ import sys
 from scripts.debian.kernels import FLAVORS
 from scripts.debian.suite import Suite
 from scripts.lib.command import Parser, main
-from scripts.lib.system import BUILD, TOP, Error, run, tried, write_whole
+from scripts.lib.system import TOP, Error, run, tried, write_whole
 from tests.lab import here, images, stack
 from tests.lab.commands import APIS
 from tests.lab.options import Run
@@ -55,7 +55,7 @@ ROWS = (
 
 def python():
     """Python for L1: {path in the archive: path here}"""
-    root = Suite('bookworm', 'ppc64el').root(BUILD / 'roots/python-ppc64el', PYTHON_PACKAGES, closure=False)
+    root = Suite('bookworm', 'ppc64el').root('python-ppc64el', PYTHON_PACKAGES, closure=False)
     library, binary = root / f'usr/lib/{PYTHON}', root / f'usr/bin/{PYTHON}'
     extensions = [path for name in EXTENSIONS for path in library.glob(f'lib-dynload/{name}.*')]
     found = {f'usr/lib/{name}': path for name, path in images.libraries(root, binary, *extensions).items()}

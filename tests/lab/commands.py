@@ -49,7 +49,8 @@ def l1_options(config, kernel, initrd, memory):
 
 def powernv_command(config, kernel, initrd):
     """The command of the machine that runs Linux as L0, with its default PCI host bridges."""
-    root = roots.powernv_root(config.l0_stack)
+    # the usual suite's QEMU has no powernv11
+    root = roots.emulator_root('sid' if config.l0_stack == 'powernv11' else roots.EMULATOR_SUITE)
     return [*roots.emulator_command(root), '-machine', config.l0_stack, '-cpu', config.host, '-accel', 'tcg',
             '-smp', '1', '-m', '4G', '-no-user-config', '-display', 'none', '-net', 'none', '-monitor', 'none',
             '-kernel', str(kernel.vmlinux), '-initrd', str(initrd), '-append', COMMAND_LINE + L0_NEEDS[config.l0],

@@ -15,7 +15,7 @@ from scripts.debian import roots
 from scripts.debian.builds import COMMON, TCG, build_commit, configure, in_build
 from scripts.debian.suite import Suite
 from scripts.lib.command import Parser, main
-from scripts.lib.system import BUILD, TOP, Error, locked, say
+from scripts.lib.system import TOP, Error, locked, say
 from scripts.queue import bases
 from scripts.queue.git import BASE_REF, Tree, worktree
 from scripts.queue.topics import queue
@@ -35,7 +35,7 @@ def add_firmware(build):
     """Give BUILD's programs the firmware that its machines and cards load."""
     place = build / 'qemu-bundle/usr/local/share/qemu'
     place.mkdir(parents=True, exist_ok=True)
-    root = Suite(roots.EMULATOR_SUITE, 'amd64').root(BUILD / 'roots/firmware', FIRMWARE, closure=False)
+    root = Suite(roots.EMULATOR_SUITE, 'amd64').root('firmware', FIRMWARE, closure=False)
     for source in (file for folder in FIRMWARE_FOLDERS for file in (root / folder).iterdir()):
         if source.is_file() and not (place / source.name).exists():
             shutil.copyfile(source, place / source.name)
