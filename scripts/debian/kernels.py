@@ -30,7 +30,7 @@ def version(suite, package):
         suite.refresh()
         if not known.exists() or suite.updated.stat().st_mtime >= known.stat().st_mtime:
             known.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(known, suite.version(package) or '')
+            write_whole(known, suite.versions(package).get(package, ''))
         found = known.read_text()
     if not found:
         raise Error(f'{suite.name} has no {package} for {suite.arch} on this mirror: choose another suite')

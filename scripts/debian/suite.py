@@ -162,7 +162,6 @@ class Suite:
 
     def versions(self, *packages):
         """{package: its candidate version}, without those that the suite lacks."""
-        self.ready()
         found = {}
         for line in self.apt('apt-cache', 'policy', *packages).splitlines():
             word, _, value = line.strip().partition(' ')
@@ -172,12 +171,8 @@ class Suite:
                 found[package] = value
         return found
 
-    def version(self, package):
-        return self.versions(package).get(package)
-
     def depends(self, package):
         """The direct dependencies of PACKAGE, without alternatives."""
-        self.ready()
         lines = self.apt('apt-cache', 'depends', '--important', package).splitlines()
         return [line.split()[-1] for line in lines if line.strip().startswith('Depends:')]
 
