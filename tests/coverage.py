@@ -9,7 +9,7 @@ build/coverage/index.html.
 
 from scripts.debian import binaries
 from scripts.lib.command import main, no_options
-from scripts.lib.system import BUILD, TOP, run as tool, say
+from scripts.lib.system import BUILD, TOP, run as tool
 from tests import reach
 from tests.relink import grafted
 
@@ -20,7 +20,7 @@ ROW = '{:36} {:>12} {:>12}'
 def merged():
     """{file: {line: (times, branches)}} of all tests."""
     found = {}
-    for test in reach.reached(again=True, progress=say).values():
+    for test in reach.reached(again=True).values():
         for name, lines in test['files'].items():
             reach.add(found.setdefault(name, {}), lines)
     return {name: dict(sorted(lines.items(), key=lambda row: int(row[0]))) for name, lines in sorted(found.items())

@@ -264,7 +264,7 @@ def try_one(mutant, reached, home, programs):
 
 
 def try_all(mutants, jobs):
-    reached = reach.reached(progress=say)
+    reached = reach.reached()
     with tempfile.TemporaryDirectory(prefix='mutants-') as home, machine.workers(jobs) as pool:
         home = pathlib.Path(home)
         say('compiling the mutants')

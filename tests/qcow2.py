@@ -3,7 +3,7 @@
 
 import struct
 
-from scripts.lib.system import BUILD, locked
+from scripts.lib.system import BUILD, locked, write_whole
 
 
 def qcow2():
@@ -14,14 +14,12 @@ def qcow2():
     image[:len(header)] = header
     image[cluster:cluster + 8] = struct.pack('>Q', 2 * cluster)
     image[2 * cluster:2 * cluster + 8] = struct.pack('>4H', 1, 1, 1, 1)
-    return image
+    return bytes(image)
 
 
 def empty_disk():
     path = BUILD / 'empty.qcow2'
     with locked('empty.qcow2'):
         if not path.exists():
-            half = path.with_suffix('.part')
-            half.write_bytes(qcow2())
-            half.rename(path)
+            write_whole(path, qcow2())
     return path

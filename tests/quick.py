@@ -28,7 +28,7 @@ MOST = 60
 def chosen():
     if not reach.measured():
         say('measuring what each test reaches, once')
-        reach.reached(progress=say)
+        reach.reached()
     found = reach.touched()
     if len(found) > MOST:
         say(f'{MOST} of the {len(found)} tests that the change touches')

@@ -16,7 +16,7 @@ import tempfile
 import time
 from typing import Callable, NamedTuple
 
-from scripts.lib.system import BUILD, TOP, Error, run, write_whole
+from scripts.lib.system import BUILD, TOP, Error, run, say, write_whole
 from tests.hcall import cases
 from tests.kvmsim import machine, scenario as scenarios, steps
 from tests.relink import JOBS, added_lines, grafted, relink
@@ -117,20 +117,20 @@ def measured():
     return json.loads(REACHED.read_text()) if REACHED.exists() else {}
 
 
-def reached(again=False, progress=lambda text: None):
+def reached(again=False):
     """What each test reaches ("files") and its "seconds"; measures all if AGAIN, or else what is unknown."""
     now, then = sources(), {} if again else measured()
     known = then['tests'] if then.get('sources') == now else {}
     known = {test.name: known[test.name] for test in every() if known.get(test.name, {}).get('key') == test.key}
     missing = [test for test in every() if test.name not in known]
     try:
-        measure(missing, known, progress)
+        measure(missing, known)
     finally:
         write_whole(REACHED, json.dumps({'sources': now, 'tests': known}))
     return known
 
 
-def measure(missing, known, progress):
+def measure(missing, known):
     """Measure what each test in MISSING reaches, and add it to KNOWN."""
     machine.END = cases.END = signal.SIGTERM
     with tempfile.TemporaryDirectory(prefix='gcov-') as home, machine.workers(JOBS) as pool:
@@ -140,7 +140,7 @@ def measure(missing, known, progress):
         results = pool.map(lambda test: reach(test, binaries[test.build], places[test.build]), missing)
         try:
             for number, (test, (files, seconds)) in enumerate(zip(missing, results), 1):
-                progress(f'{number} of {len(missing)}: {test.name}')
+                say(f'{number} of {len(missing)}: {test.name}')
                 known[test.name] = {'key': test.key, 'seconds': seconds, 'files': files}
         finally:
             machine.END = cases.END = signal.SIGKILL

@@ -71,10 +71,7 @@ def in_build(words, place=None, **more_env):
 def configurations(root):
     """{name: (options of QEMU's configure, environment)}"""
     kvm = COMMON + KVM + [f'--extra-cflags=--sysroot={root}', f'--extra-ldflags=--sysroot={root}']
-    return {
-        'kvm': (kvm, cross_env(root)),
-        'tcg': (COMMON + TCG, {}),
-    }
+    return {'kvm': (kvm, cross_env(root)), 'tcg': (COMMON + TCG, {})}
 
 
 def prepared(tree, home, commit, *options, names=None):

@@ -154,7 +154,7 @@ MACHINE_KEYS = {
     'firmware': (one_of('slof', 'vof'), 'slof'),
 }
 SCENARIO_KEYS = {
-    'behavior': (list_of(one_of(*(f'B{n}' for n in range(1, 21)))), None), 'title': (str, None),
+    'behavior': (list_of(one_of(*(f'B{n}' for n in range(1, 20)))), None), 'title': (str, None),
     'topic': (topic, None), 'like': (str, None), 'each': (str, None), 'steps': (str, None),
     'guest': (list_of(list_entry), 'raw power9 power10 power11'),
     'mmu': (one_of('radix', 'hash', 'old', 'no-vectors', 'no-vector-5'), 'radix'),

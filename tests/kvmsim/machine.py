@@ -156,7 +156,7 @@ class Machine:
     def how_ended(self):
         return str(self.exit) if self.exit >= 0 else signal.Signals(abs(self.exit)).name
 
-    def happened(self, event, since=0):
+    def happened(self, event, since):
         return any(name == event for name, _ in self.events[since:])
 
     # QMP.  If QEMU has ended, sending is in vain, and the wait for the reply says so.

@@ -270,10 +270,6 @@ def runs(configs, progress):
     return ((run(config, progress, log), log) for config in configs for log in [[]])
 
 
-def is_right(result):
-    return all(step['right'] for step in result['steps'])
-
-
 def surprises(config, result):
     """The steps with unexpected results, a hang, and L1's complaints about our L0.
 

@@ -78,20 +78,20 @@ class Row(NamedTuple):
         return getattr(self, qemu) if qemu in QEMUS else None
 
 
-def rows(tag=None, table=TABLE):
-    """The rows of TABLE, or those with TAG."""
+def rows(tag=None):
+    """The rows of matrix.table, or those with TAG."""
     found = {}
-    for number, line in enumerate(table.read_text().splitlines(), 1):
+    for number, line in enumerate(TABLE.read_text().splitlines(), 1):
         if not line.strip() or line.startswith('#'):
             continue
         fields = line.split(None, len(Row._fields) - 1)
         if len(fields) != len(Row._fields):
-            raise Unknown(f'{table.name}:{number}: a row needs the fields {" ".join(Row._fields)}')
+            raise Unknown(f'{TABLE.name}:{number}: a row needs the fields {" ".join(Row._fields)}')
         several = Row(*fields)
         for values in itertools.product(*(getattr(several, key).split(',') for key in SEVERAL)):
             row = several._replace(**dict(zip(SEVERAL, values)))
             if found.setdefault(row.slug(), row) is not row:
-                raise Unknown(f'{table.name}:{number}: this row exists already: change its options, or remove it')
+                raise Unknown(f'{TABLE.name}:{number}: this row exists already: change its options, or remove it')
     return [row for row in found.values() if not tag or tag in row.tags.split(',')]
 
 
