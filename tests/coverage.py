@@ -7,7 +7,6 @@ if a line has no reason.  Writes a page with all lines to
 build/coverage/index.html.
 """
 
-from scripts.debian import binaries
 from scripts.lib.command import main, no_options
 from scripts.lib.system import BUILD, TOP, run as tool
 from tests import reach
@@ -61,8 +60,6 @@ def ratio(reached, of):
 
 def run():
     no_options(__doc__)
-    binaries.built('kvm')
-    binaries.native_qemu()
     found, known = merged(), {place: why[''] for place, why in reach.reasons().items() if '' in why}
     write_page(found)
     print(ROW.format('', 'lines', 'branches').rstrip())

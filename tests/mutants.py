@@ -17,7 +17,6 @@ import pathlib
 import re
 import tempfile
 
-from scripts.debian import binaries
 from scripts.lib.command import Parser, main
 from scripts.lib.system import TOP, Error, Unknown, locked, say
 from scripts.queue.git import BASE_REF
@@ -282,8 +281,6 @@ def run():
     parser.add_argument('--jobs', metavar='N', type=int, default=JOBS)
     args = parser.parse_args()
     with locked('mutants', 'waiting for another make mutants to end'):
-        binaries.built('kvm')
-        binaries.native_qemu()
         known = equivalents()
         found = chosen(args.only)
         tried = [mutant for mutant in found if mutant not in known]

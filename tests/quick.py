@@ -37,7 +37,7 @@ def chosen():
 
 def tests(found):
     """The Point of each test, as soon as it ends."""
-    paths = {'kvm': binaries.built('kvm'), 'tcg': binaries.native_qemu()}
+    paths = {build: binaries.built(build) for build in ('kvm', 'tcg')}
     with machine.workers(JOBS) as pool:
         going = {pool.submit(test.wrong, paths[test.build], {}): test for test in found}
         for done in concurrent.futures.as_completed(going):

@@ -68,10 +68,6 @@ def built(target):
     return path
 
 
-def native_qemu():
-    return built('tcg')
-
-
 class Qemu(NamedTuple):
     """A ppc64le qemu-system-ppc64 with KVM, and the root with its libraries; also a path, for open() and the like."""
     name: str

@@ -20,7 +20,7 @@ def check():
     parser.add_argument('--topic', metavar='NAME', help='its cases only, on our QEMU only')
     topic = parser.parse_args().topic
     asked(queue(), topic)
-    commands = {cases.OURS: [str(binaries.native_qemu())]}
+    commands = {cases.OURS: [str(binaries.built('tcg'))]}
     if not topic:
         commands[cases.THEIRS] = cases.debian()
     with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(4) as pool:

@@ -54,7 +54,7 @@ def check():
     # SIGTERM lets the sanitizer look for leaks, which the caches of old versions of glib hide
     cases.END = signal.SIGTERM
     os.environ['G_SLICE'] = 'always-malloc'
-    binaries.native_qemu()
+    binaries.built('tcg')
     with tempfile.TemporaryDirectory(prefix='asan-') as home:
         home = pathlib.Path(home)
         qemu = relink('tcg', home / 'tcg', home / 'src', [SANITIZER, '-fno-sanitize-recover=all'], None, [SANITIZER])

@@ -34,7 +34,7 @@ def l0_command(which):
     """The command of L0's QEMU, ours or Debian's."""
     root = roots.emulator_root()
     if which == 'patched':
-        return [str(binaries.native_qemu()), '-L', str(root / 'usr/share/qemu')]
+        return [str(binaries.built('tcg')), '-L', str(root / 'usr/share/qemu')]
     return roots.emulator_command(root)
 
 
