@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 
-from scripts.debian.suite import Suite, compare_versions
+from scripts.debian.suite import Suite
 from scripts.lib.command import Parser, main
 from scripts.lib.system import BUILD, TOP, Error, locked, run as tool, say
 from scripts.queue import bases
@@ -21,15 +21,8 @@ from scripts.queue.graft import graft
 from scripts.queue.topics import entries, queue
 
 QUEUE = 'ppc-host-compat'
-# Sorts above the suite's version, and below every later one in the suite, of which a rebuild is the lowest
-LOCAL, REBUILD = '+0hostcompat1', '+b1'
-
-
-def local_version(version):
-    for lower, higher in ((version, version + LOCAL), (version + LOCAL, version + REBUILD)):
-        if compare_versions(lower, higher) >= 0:
-            raise Error(f'version {lower} must sort below {higher}: change LOCAL in scripts/queue/deb_source.py')
-    return version + LOCAL
+# Sorts above the suite's version, and below every later one in the suite, of which a rebuild (+b1) is the lowest
+LOCAL = '+0hostcompat1'
 
 
 def write_patches(tree, package, who):
@@ -93,7 +86,7 @@ def build(suite):
     if version != grafted:
         raise Error(f'{suite} now has QEMU {version}, but the grafted tree is {grafted}: remove '
                     f'{bases.home().relative_to(TOP)}, then run this again')
-    ours = local_version(version)
+    ours = version + LOCAL
     # dpkg-source -x has applied the suite's patches; dpkg-source -b applies ours
     names = write_patches(tree, package, who)
     write_changelog(package, ours, who)
