@@ -13,17 +13,15 @@ class Skip(Exception):
 
 
 class Point(NamedTuple):
-    """The result of a check: its name, what is wrong, why it was skipped or may fail for now, what is worth a note."""
+    """The result of a check: its name, what is wrong, why it was skipped, what is worth a note."""
     name: str
     wrong: str = ''
     skip: str = ''
-    todo: str = ''
     note: str = ''
 
     @property
     def kind(self):
-        # whatever a TODO comes to, it proves nothing
-        return 'skipped' if self.skip or self.todo else 'failed' if self.wrong else 'passed'
+        return 'skipped' if self.skip else 'failed' if self.wrong else 'passed'
 
 
 def point(name, check, *args):
@@ -38,7 +36,7 @@ def point(name, check, *args):
 
 def line(number, one):
     """The line of TAP for ONE, which is point NUMBER."""
-    why = f' # SKIP {one.skip}' if one.skip else f' # TODO {one.todo}' if one.todo else ''
+    why = f' # SKIP {one.skip}' if one.skip else ''
     return f'{"not " if one.wrong else ""}ok {number} - {one.name}{one.note and ": "}{one.note}{why}'
 
 
