@@ -18,7 +18,7 @@ import re
 import tempfile
 
 from scripts.lib.command import Parser, main
-from scripts.lib.system import TOP, Error, Unknown, locked, say
+from scripts.lib.system import TOP, Error, Unknown, locked, say, workers
 from scripts.queue.git import BASE_REF
 from scripts.queue.topics import entries, queue
 from tests import reach
@@ -264,7 +264,7 @@ def try_one(mutant, reached, home, programs):
 
 def try_all(mutants, jobs):
     reached = reach.reached()
-    with tempfile.TemporaryDirectory(prefix='mutants-') as home, machine.workers(jobs) as pool:
+    with tempfile.TemporaryDirectory(prefix='mutants-') as home, workers(jobs, machine.interrupted.set) as pool:
         home = pathlib.Path(home)
         say('compiling the mutants')
         programs = built([mutant for mutant in mutants if mutant.function], home)

@@ -11,7 +11,7 @@ import itertools
 
 from scripts.debian import binaries
 from scripts.lib.command import main, no_options
-from scripts.lib.system import locked, say
+from scripts.lib.system import locked, say, workers
 from scripts.queue import bases
 from scripts.queue.git import Tree
 from scripts.queue.topics import queue
@@ -38,7 +38,7 @@ def chosen():
 def tests(found):
     """The Point of each test, as soon as it ends."""
     paths = {build: binaries.built(build) for build in ('kvm', 'tcg')}
-    with machine.workers(JOBS) as pool:
+    with workers(JOBS, machine.interrupted.set) as pool:
         going = {pool.submit(test.wrong, paths[test.build], {}): test for test in found}
         for done in concurrent.futures.as_completed(going):
             yield Point(going[done].name, done.result() or '')

@@ -16,7 +16,7 @@ import tempfile
 import time
 from typing import Callable, NamedTuple
 
-from scripts.lib.system import BUILD, TOP, Error, run, say, write_whole
+from scripts.lib.system import BUILD, TOP, Error, run, say, workers, write_whole
 from tests.hcall import cases
 from tests.kvmsim import machine, scenario as scenarios, steps
 from tests.relink import JOBS, added_lines, grafted, relink
@@ -133,7 +133,7 @@ def reached(again=False):
 def measure(missing, known):
     """Measure what each test in MISSING reaches, and add it to KNOWN."""
     machine.END = cases.END = signal.SIGTERM
-    with tempfile.TemporaryDirectory(prefix='gcov-') as home, machine.workers(JOBS) as pool:
+    with tempfile.TemporaryDirectory(prefix='gcov-') as home, workers(JOBS, machine.interrupted.set) as pool:
         places = {build: pathlib.Path(home, build) for build in sorted({test.build for test in missing})}
         binaries = {build: relink(build, place, place / 'src', COUNTING, link_flags=['--coverage'])
                     for build, place in places.items()}

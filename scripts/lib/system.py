@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Programs, locks and files that are replaced atomically."""
+"""Programs, threads, locks and files that are replaced atomically."""
 
+import concurrent.futures
 import contextlib
 import errno
 import fcntl
@@ -100,6 +101,18 @@ def run(command, **kwargs):
         errors = [line for line in words if line.startswith(('E:', 'error:', 'fatal:'))]
         raise Error(culprit(words, '; '.join(errors or words[-3:])) or f'{command[0]} failed')
     return done.stdout
+
+
+@contextlib.contextmanager
+def workers(jobs, end):
+    """Threads; if one fails or the run is interrupted, END() ends the processes that the others wait for."""
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            end()
+            raise
 
 
 def culprit(lines, usual):

@@ -8,10 +8,10 @@ import sys
 
 from scripts.debian import binaries
 from scripts.lib.command import Parser, main
-from scripts.lib.system import Unknown, say
+from scripts.lib.system import Unknown, say, workers
 from scripts.queue.topics import asked, queue
 from tests.kvmsim import fuzz
-from tests.kvmsim.machine import interrupted, workers
+from tests.kvmsim.machine import interrupted
 from tests.kvmsim.scenario import ENDING, read, read_all
 from tests.kvmsim.steps import perform
 from tests.tap import Point, report, tally
@@ -61,7 +61,7 @@ def do_suite(args):
         return Point(f'{scenario.name} ({" ".join(scenario.behavior)})',
                      '\n'.join(f'{name}: {result.reason}' for name, result in results if result.outcome != 'passed'),
                      note=', '.join(f'{name} {result.outcome} [{result.seconds} s]' for name, result in results))
-    with workers(JOBS) as pool:
+    with workers(JOBS, interrupted.set) as pool:
         counts = report(pool.map(point, chosen), len(chosen))
     print(f'# {tally(counts)}')
     return counts['failed'] > 0

@@ -8,7 +8,7 @@ import pathlib
 import tempfile
 import time
 
-from scripts.lib.system import say
+from scripts.lib.system import say, workers
 from tests.kvmsim import machine
 from tests.kvmsim.chance import generate, stanza
 from tests.kvmsim.machine import Failed
@@ -45,7 +45,7 @@ def run_seeds(path, first, seconds):
     until = began + seconds
     seeds = itertools.count(first)
     bad, runs, calls, refusals = [], 0, 0, 0
-    with machine.workers(JOBS) as pool:
+    with workers(JOBS, machine.interrupted.set) as pool:
         going = {}
         while going or not runs:
             # at least one seed, so that --seconds 0 repeats a single seed

@@ -2,7 +2,6 @@
 """A QEMU on the simulated KVM, driven by QMP and by the control socket of the simulator."""
 
 import collections
-import concurrent.futures
 import contextlib
 import json
 import os
@@ -214,15 +213,3 @@ class Machine:
         """(id, mode, whether it can run) of each vCPU in KVM."""
         vcpus = (word.split(':') for word in self.kernel('modes'))
         return [(int(vcpu), int(mode, 16), runnable == '1') for vcpu, mode, runnable in vcpus]
-
-
-@contextlib.contextmanager
-def workers(jobs):
-    """Threads that run QEMUs; if one fails or the run is interrupted, all QEMUs are ended."""
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            interrupted.set()
-            raise

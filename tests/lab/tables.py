@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs of whole tables, and their output: one host per processor at a time, with several guests on each."""
 
-import concurrent.futures
 import json
 import os
 
 from scripts.debian import kernels
-from scripts.lib.system import say
+from scripts.lib.system import say, workers
 from tests.lab import libvirt, life, matrix, page, stack
 from tests.lab.commands import l0_command
 from tests.lab.live import Live
@@ -62,15 +61,10 @@ def run_all(runs, jobs, live, does=life.runs):
         stages.pop(positions[0], None)
         return found
 
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        try:
-            for positions, found in zip(groups, pool.map(on_one_host, groups)):
-                for position, (result, log) in zip(positions, found):
-                    yield position, result, log
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            stack.end_all()
-            raise
+    with workers(jobs, stack.end_all) as pool:
+        for positions, found in zip(groups, pool.map(on_one_host, groups)):
+            for position, (result, log) in zip(positions, found):
+                yield position, result, log
 
 
 def run_rows(table, qemus, live, jobs=JOBS, qemu_root=None):
