@@ -38,6 +38,8 @@ def text(element):
 
 def checks(table, shown):
     """(what is checked, what is wrong)"""
+    yield 'the three verdicts', [] if [table[0].verdict(one) for one in (table[0].patched, 'hung', 'cannot')] == [
+        matrix.RIGHT, matrix.WRONG, matrix.CANNOT] else ['wrong']
     every = [*shown.iter()]
     ids = [element.get('id') for element in every if element.get('id')]
     links = [link.get('href') for link in shown.iter('a')]
@@ -83,8 +85,12 @@ def changed(found):
 
 def selected():
     """As checks(), for the order of the runs, and for what is not a QEMU."""
-    starts = [same[0] for same in tables.hosts([run_of_row(row, qemu) for row in matrix.rows() for qemu in QEMUS])]
-    yield 'hosts start in the order of the table', [] if starts == sorted(starts) else starts
+    runs = [run_of_row(row, qemu) for row in matrix.rows() for qemu in QEMUS]
+    groups = tables.hosts(runs)
+    yield 'hosts start in the order of the table', [] if groups == sorted(groups) else groups
+    yield 'each run is in one group of few, all on one host', [
+        same for same in groups if len(same) > tables.GUESTS or len({runs[one].l1() for one in same}) > 1] + (
+        [] if sorted(itertools.chain(*groups)) == [*range(len(runs))] else groups)
     distro = binaries.qemu('distro')
     for word, root, wanted in (('/nowhere', None, 'is not a readable file'),
                                ('/bin/sh', None, 'is not a program for'),
