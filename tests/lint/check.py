@@ -88,9 +88,10 @@ def check_maintainers():
 
 
 def check_rule(pattern, where, instead):
-    lost = Tree(TOP).git('grep', '-nE', pattern, '--', where, check=False).stdout
-    if lost:
-        raise Error(f'{lost}{instead}')
+    done = Tree(TOP).git('grep', '-nE', pattern, '--', where, check=False)
+    # 0 means that something was found, and more than 1 that git failed
+    if done.returncode != 1:
+        raise Error(f'{done.stdout}{instead}' if done.stdout else done.stderr)
 
 
 def check_language():
