@@ -111,7 +111,7 @@ class Guarded(Run):
 
     def after_get(self, _path, _name):
         if self.value != [power.mode_name(mode) for mode in sorted(self.expected.host.modes or ())]:
-            raise Failed(f'the machine shows {", ".join(self.value) or "nothing"} as the modes of the host')
+            raise Failed(f'the machine shows {self.value or "nothing"} as the modes of the host')
 
     def after_save(self, _tag):
         if not self.error:
