@@ -14,7 +14,7 @@ from tests.kvmsim import fuzz
 from tests.kvmsim.machine import interrupted
 from tests.kvmsim.scenario import ENDING, read, read_all
 from tests.kvmsim.steps import perform
-from tests.tap import Point, report, tally
+from tests.tap import tally
 
 # The QEMUs of a suite without --qemu, and how many scenarios run at a time
 USUAL, JOBS = ('patched', 'distro'), 2
@@ -55,16 +55,20 @@ def do_suite(args):
     chosen = [find(name) for name in args.scenario] or read_all().values()
     chosen = [scenario for scenario in chosen if scenario.topic in topics]
     qemus = binaries.qemus([args.qemu] if args.qemu else USUAL, args.qemu_root)
-
-    def point(scenario):
-        results = [(one.name, perform(scenario, one.like, one)) for one in qemus]
-        return Point(f'{scenario.name} ({" ".join(scenario.behavior)})',
-                     '\n'.join(f'{name}: {result.reason}' for name, result in results if result.outcome != 'passed'),
-                     note=', '.join(f'{name} {result.outcome} [{result.seconds} s]' for name, result in results))
+    outcomes = []
     with workers(JOBS, interrupted.set) as pool:
-        counts = report(pool.map(point, chosen), len(chosen))
-    print(f'# {tally(counts)}')
-    return counts['failed'] > 0
+        for scenario, results in zip(chosen, pool.map(
+                lambda scenario: [perform(scenario, one.like, one) for one in qemus], chosen)):
+            words = ', '.join(f'{one.name} {result.outcome}' for one, result in zip(qemus, results))
+            print(f'{scenario.name:40} {" ".join(scenario.behavior):12} {words}; '
+                  f'expected: {"differs" if scenario.differs else "same"} '
+                  f'[{sum(result.seconds for result in results):.1f} s]',
+                  *(f'    {one.name}: {result.reason}' for one, result in zip(qemus, results) if result.reason),
+                  sep='\n', flush=True)
+            outcomes += [result.outcome for result in results]
+    passed = outcomes.count('passed')
+    print(tally({'passed': passed, 'failed': len(outcomes) - passed, 'skipped': 0}))
+    return passed < len(outcomes)
 
 
 def do_fuzz(args):

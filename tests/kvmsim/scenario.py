@@ -70,6 +70,11 @@ class Scenario:
             wanted.append('over-plain')
         return [step for step in self.steps if step.qemu in wanted]
 
+    @property
+    def differs(self):
+        """Whether unpatched QEMU is expected to behave differently."""
+        return any(step.qemu == 'distro' for step in self.steps)
+
 
 def steps_of(line, text):
     """The steps of a line: [QEMU:] [to:] STEP[; STEP]..."""
