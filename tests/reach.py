@@ -172,8 +172,8 @@ def touched():
 def reasons():
     """{(file, text of a line): {mutant of the line, or '' for its branches: reason}} from tests/reasons.txt"""
     found = {}
-    for entry in re.findall(r'^[^#\s].*\n(?: .*\n)+', REASONS.read_text(), re.M):
-        place, *mutants, reason = (line.strip() for line in entry.splitlines())
-        name, _, text = place.partition(': ')
-        found.setdefault((name, text), {}).update(dict.fromkeys(mutants or [''], reason.removeprefix('because ')))
+    for places, rest in re.findall(r'^((?:[^#\s].*\n)+)((?: .*\n)+)', REASONS.read_text(), re.M):
+        *mutants, reason = (line.strip() for line in rest.splitlines())
+        for name, _, text in (place.partition(': ') for place in places.splitlines()):
+            found.setdefault((name, text), {}).update(dict.fromkeys(mutants or [''], reason.removeprefix('because ')))
     return found

@@ -22,8 +22,8 @@ CALLS = {
 }
 RESULTS = {
     'SUCCESS': 0, 'PARAMETER': -4, 'NOT_AVAILABLE': 3, 'P2': -55, 'P3': -56, 'P4': -57, 'P5': -58, 'STATE': -75,
-    'NOT_ENOUGH_RESOURCES': -44,
-    'IN_USE': -77, 'ELEMENT_ID': -79, 'ELEMENT_SIZE': -80, 'ELEMENT_VALUE': -81, 'FLAG': -256,
+    'NOT_ENOUGH_RESOURCES': -44, 'IN_USE': -77, 'ELEMENT_ID': -79, 'ELEMENT_SIZE': -80, 'ELEMENT_VALUE': -81,
+    'FLAG': -256,
 }
 # "wide" is the flag of calls for the whole guest; "none" has no memory
 WORDS = {'buf': 0x400000, 'in': 0x500000, 'none': 1 << 50, 'wide': 1 << 63, 'all': 1 << 63}

@@ -94,6 +94,7 @@ LEAVES = {
     'own-alert': (NESTED, V2, ('00000980', '00000000'), ('00000c00', '00000f00')),
     'set-mode': (NESTED, BOTH, ('00000980', '00000000'), None),
     'waiting': (NESTED, BOTH, ('00000980', '00000000'), None),
+    'deleted': (NESTED, V2, ('00000980', '00000002')),
     'signalled': (NESTED, BOTH, ('00000100', '00000001'), None),
     'shifted': (NESTED, V2, ('00000e00', '00000000')),
     'invalid': (NESTED, BOTH, ('00000e40', '07ffffff'), ('00000e40', '00000000')),
@@ -126,6 +127,7 @@ TYPED = {
 # {what L0 does not support: (options, words of the error message, whether Debian's starts)}
 REFUSED = {
     'an L1 with SMT': (['-smp', '2,threads=2'], ('with SMT', 'threads=1', 'cap-nested-papr=off'), True),
+    'a guest of an L1 that must migrate': (['-only-migratable'], ('H_GUEST_CREATE answers 3',), True),
     'H_RPT_INVALIDATE without nested PAPR': (['-machine', 'cap-nested-papr=off,cap-rpt-invalidate=on'],
                                              ('only with nested PAPR',), False),
 }
@@ -316,7 +318,7 @@ def nested_checks(options):
     for what, (more, words, starts) in REFUSED.items():
         for whose, wanted in ((OURS, words), *([(THEIRS, ())] if starts else [])):
             yield (whose, f'v2: {what} is {"refused" if wanted else "started"}',
-                   functools.partial(check_refused, options=[*options('calls-v2'), *more], wanted=wanted))
+                   functools.partial(check_refused, options=[*options('v2'), *more], wanted=wanted))
     for (api, *commands), (wanted, words) in TYPED.items():
         yield (OURS, f'{api}: {", ".join(commands)} while L2 runs', functools.partial(
             check_monitor, options=options(api), commands=commands, wanted=wanted, words=words))

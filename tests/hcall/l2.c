@@ -218,6 +218,26 @@ static void set_mode(void)
     call(r);
 }
 
+static uint64_t recreated;
+
+/* The number of the guest that runs is not free yet */
+static void replace(void)
+{
+    uint64_t delete[7] = { H_GUEST_DELETE, 0, 1 };
+    uint64_t create[7] = { H_GUEST_CREATE, 0, -1 };
+
+    wait_for_guest();
+    call(delete);
+    call(create);
+    recreated = create[1];
+    set_mode();
+}
+
+static uint64_t new_number(void)
+{
+    return recreated;
+}
+
 /* The user of the monitor may interrupt the guest from now on */
 static void announce(void)
 {
@@ -457,6 +477,7 @@ static const struct {
     { "own-alert", spin, MSR_EE, 0, gpr3, LATER, SOON, alert_own, NULL },
     { "set-mode", stale, 0, 0, gpr3, LATER, LATER, NULL, set_mode },
     { "waiting", pause, 0, 0, gpr3, LATER, SOON, NULL, NULL },
+    { "deleted", pause, 0, 0, new_number, LATER, LATER, NULL, replace },
     { "signalled", stale, 0, 0, gpr3, LATER, LATER, NULL, signal_first },
     { "shifted", stale, 0, 0, shifted, LATER, LATER, NULL,
       shift_and_take_away },
