@@ -25,8 +25,8 @@ RESULTS = {
     'NOT_ENOUGH_RESOURCES': -44, 'IN_USE': -77, 'ELEMENT_ID': -79, 'ELEMENT_SIZE': -80, 'ELEMENT_VALUE': -81,
     'FLAG': -256,
 }
-# "wide" is the flag of calls for the whole guest; "none" has no memory
-WORDS = {'buf': 0x400000, 'in': 0x500000, 'none': 1 << 50, 'wide': 1 << 63, 'all': 1 << 63}
+# "wide" is the flag of calls for the whole guest; "none" has no memory, and "tima" that of XIVE
+WORDS = {'buf': 0x400000, 'in': 0x500000, 'none': 1 << 50, 'tima': 0x6030203180000, 'wide': 1 << 63, 'all': 1 << 63}
 GUEST = ('SET_CAPABILITIES 0 4000000000000000 = SUCCESS', 'CREATE 0 -1 = SUCCESS 1', 'CREATE_VCPU 0 1 0 = SUCCESS')
 
 
