@@ -7,7 +7,6 @@ import hashlib
 import pathlib
 import re
 import stat
-import types
 
 from scripts.debian import binaries, kernels, roots
 from scripts.debian.kernels import CROSS, IMAGES
@@ -53,21 +52,21 @@ def member(name, mode, data=b''):
     return b''.join(part + bytes(-len(part) % 4) for part in (head, data))
 
 
-def pack(files, output, links=types.MappingProxyType({}), opener=pathlib.Path.open):
-    """Write an initramfs with FILES ({path in the archive: path here}) and LINKS to OUTPUT."""
-    names = {pathlib.PurePath(name) for name in (*files, *links)}
+def pack(files, output, links=(), opener=pathlib.Path.open):
+    """Write an initramfs with FILES ({path in the archive: path here}) and LINKS ((path, target)...) to OUTPUT."""
+    names = {pathlib.PurePath(name) for name in (*files, *dict(links))}
     folders = {str(folder) for name in names for folder in name.parents} - {'.'} | set(MOUNT_POINTS)
     with opener(output, 'wb') as out:
         for name in sorted(folders):
             out.write(member(name, stat.S_IFDIR | 0o755))
         for name, source in sorted(files.items()):
             out.write(member(name, source.stat().st_mode, source.read_bytes()))
-        for name, target in sorted(links.items()):
+        for name, target in sorted(links):
             out.write(member(name, stat.S_IFLNK | 0o777, target.encode()))
         out.write(member('TRAILER!!!', 0))
 
 
-pack_host = functools.partial(pack, links=LINKS)
+pack_host = functools.partial(pack, links=LINKS.items())
 
 
 def make_disk(files, output):
