@@ -53,7 +53,7 @@ LIMITS = {
 STARTS = {'v1': ('calls-v1', ()), 'v2': ('calls-v2', ()), 'guest': ('calls-v2', calls.GUEST)}
 
 # Seconds without output until a guest counts as hung: if it must exit, and if it must not once it has started
-PATIENCE, STILL = 20, 1
+PATIENCE, STILL = 20, 0.5
 # SIGTERM for an instrumented QEMU, which must write its counts
 END = signal.SIGKILL
 NESTED, MMU = 'nested-l0', 'ppc-radix'
