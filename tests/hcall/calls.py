@@ -21,9 +21,8 @@ CALLS = {
     'SET': 0x47c, 'RUN': 0x480, 'DELETE': 0x488, 'SET_PARTITION_TABLE': 0xf800, 'ENTER_NESTED': 0xf804,
 }
 RESULTS = {
-    'SUCCESS': 0, 'PARAMETER': -4, 'NOT_AVAILABLE': 3, 'P2': -55, 'P3': -56, 'P4': -57, 'P5': -58, 'STATE': -75,
-    'NOT_ENOUGH_RESOURCES': -44, 'IN_USE': -77, 'ELEMENT_ID': -79, 'ELEMENT_SIZE': -80, 'ELEMENT_VALUE': -81,
-    'FLAG': -256,
+    'SUCCESS': 0, 'NOT_AVAILABLE': 3, 'PARAMETER': -4, 'NOT_ENOUGH_RESOURCES': -44, 'P2': -55, 'P3': -56, 'P4': -57,
+    'P5': -58, 'STATE': -75, 'IN_USE': -77, 'ELEMENT_ID': -79, 'ELEMENT_SIZE': -80, 'ELEMENT_VALUE': -81, 'FLAG': -256,
 }
 # "wide" is the flag of calls for the whole guest; "none" has no memory, and "tima" that of XIVE
 WORDS = {'buf': 0x400000, 'in': 0x500000, 'none': 1 << 50, 'tima': 0x6030203180000, 'wide': 1 << 63, 'all': 1 << 63}

@@ -8,6 +8,7 @@ can be at fault.
 import contextlib
 import functools
 import itertools
+import os
 import pathlib
 import re
 import selectors
@@ -89,11 +90,12 @@ LEAVES = {
     'reboot': (NESTED, BOTH, ('00000100', '00000000')),
     'traced': (NESTED, BOTH, ('00000c00', '00000d00'), ('00000980', '00000000')),
     'watched': (NESTED, BOTH, ('00000c00', '00000300'), ('00000980', '00000000')),
-    'counted': (NESTED, BOTH, ('00000980', '00000111'), ('00000980', '00000000')),
+    'counted': (NESTED, BOTH, ('00000980', '00001111'), ('00000980', '00001000')),
     'alerted': (NESTED, V2, ('00000c00', '00000f00'), ('00000980', '00000000')),
     'own-alert': (NESTED, V2, ('00000980', '00000000'), ('00000c00', '00000f00')),
     'set-mode': (NESTED, BOTH, ('00000980', '00000000'), None),
     'waiting': (NESTED, BOTH, ('00000980', '00000000'), None),
+    'woken': (NESTED, BOTH, ('00000c00', '00000000')),
     'deleted': (NESTED, V2, ('00000980', '00000002')),
     'signalled': (NESTED, BOTH, ('00000100', '00000001'), None),
     'shifted': (NESTED, V2, ('00000e00', '00000000')),
@@ -104,16 +106,13 @@ LEAVES = {
     # Debian's loops forever in L0
     'unreferenced': (MMU, BOTH, ('00000e00', '00060000'), None),
 }
-# {case: additional options of its machine}
-# ... to make the guest's time independent of the load of this machine
-BY_INSTRUCTION = ['-icount', 'shift=0']
+# {case: additional options of its machine}; with -icount, the guest's time does not depend on this machine's load
 MORE = {'uncapped': ['-machine', 'cap-rpt-invalidate=off'],
-        **dict.fromkeys(('punctual', 'set', 'own-timer', 'counted'), BY_INSTRUCTION)}
-# {(API, commands of the monitor while L2 runs): (L2's exit, what the monitor prints)}
+        **dict.fromkeys(('punctual', 'set', 'own-timer', 'counted'), ['-icount', 'shift=0'])}
 # What L2 writes to when it runs
 LOADED = 'xp /1gx 0x200000'
-MIGRATE = 'migrate "exec:cat >/dev/null"'
-SAVE = ('savevm now', 'loadvm now', 'cont')
+MIGRATE, SAVE = 'migrate "exec:cat >/dev/null"', ('savevm now', 'loadvm now', 'cont')
+# {(API, commands of the monitor while L2 runs): (L2's exit, what the monitor prints)}
 TYPED = {
     ('v1', 'stop', 'cont'): (('00000980', '00000000'), ''),
     ('v2', 'stop', 'cont'): (('00000980', '00000000'), ''),
@@ -156,13 +155,14 @@ def end(qemu, complained):
         raise Error(f'QEMU fails: {complained()}')
 
 
-def lines(command, options, said, patience=PATIENCE):
+def lines(command, options, said, patience=PATIENCE, fds=()):
     """The words of each line that the program prints in answer to SAID, until END or until it stops printing."""
     # not a pipe: nobody reads it while the guest can make QEMU complain
     with tempfile.TemporaryFile() as complaints, \
             subprocess.Popen([*command, '-nodefaults', '-display', 'none', '-accel', 'tcg', '-serial', 'stdio',
                               *options],
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints) as qemu, \
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints,
+                             env={**os.environ, 'MALLOC_PERTURB_': '165'}, pass_fds=fds) as qemu, \
             selectors.DefaultSelector() as selector:
         def complained():
             complaints.seek(0)
@@ -298,6 +298,29 @@ def check_monitor(command, options, commands, wanted, words):
     return None if found == wanted else f'L2 exits with {found}; expected {wanted}'
 
 
+def check_debugger(command, options, words):
+    """Check that a debugger that stops at L2's decrementer interrupt finds L2; nobody can save it then, in WORDS."""
+    def packets(*texts):
+        return ''.join(f'+${text}#{sum(text.encode()) % 256:02x}' for text in texts).encode()
+    found, said, answer = None, '', b''
+    ours, theirs = socket.socketpair()
+    with ours, theirs, tempfile.TemporaryDirectory() as home:
+        monitor, disk = f'{home}/monitor', shutil.copy(empty_disk(), f'{home}/disk')
+        ours.sendall(packets('Z0,900,4', 'c'))
+        more = ['-S', '-chardev', f'socket,id=gdb,fd={theirs.fileno()}', '-gdb', 'chardev:gdb',
+                '-monitor', f'unix:{monitor},server=on,wait=off', '-drive', f'if=none,file={disk}']
+        for line in lines(command, [*options, *more], 'never', fds=[theirs.fileno()]):
+            if line == ['READY']:
+                while b'T05' not in answer:
+                    answer += ours.recv(4096)
+                said = typed(monitor, 'info registers') + typed(monitor, 'savevm now')
+                ours.sendall(packets('z0,900,4', 'c'))
+            found = tuple(line[1:])
+    if 'NIP 0000000000000900' not in said or words not in said:
+        return f'the monitor prints {said}; expected NIP 0000000000000900, and {words}'
+    return None if found == ('00000c00', '00000900') else f'L2 exits with {found}'
+
+
 def check_refused(command, options, wanted):
     """Check that QEMU does not start and prints WANTED, or that it starts if that is empty."""
     try:
@@ -319,6 +342,9 @@ def nested_checks(options):
         for whose, wanted in ((OURS, words), *([(THEIRS, ())] if starts else [])):
             yield (whose, f'v2: {what} is {"refused" if wanted else "started"}',
                    functools.partial(check_refused, options=[*options('v2'), *more], wanted=wanted))
+    for api, words in ('v1', 'let it run'), ('v2', 'stop them first'):
+        yield (OURS, f'{api}: a debugger stops in L2',
+               functools.partial(check_debugger, options=options(api), words=words))
     for (api, *commands), (wanted, words) in TYPED.items():
         yield (OURS, f'{api}: {", ".join(commands)} while L2 runs', functools.partial(
             check_monitor, options=options(api), commands=commands, wanted=wanted, words=words))

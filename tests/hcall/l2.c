@@ -16,6 +16,7 @@
 #define H_SET_MODE              0x31c
 #define ADDRESS_TRANSLATION     3
 #define AIL_3                   3
+#define CIABR                   1
 #define H_SIGNAL_SYS_RESET      0x380
 #define H_GUEST_CREATE          0x470
 #define H_GUEST_DELETE          0x488
@@ -91,6 +92,9 @@ __asm__(
     "   std     9, 0(9)\n"
     "1: " WAIT "\n"
     "   b       1b\n"
+    "doze:\n"
+    "   " WAIT "\n"
+    "   sc      1\n"
     "set_decrementer:\n"
     "   lis     9, 0x2000\n"
     "   mtdec   9\n"
@@ -132,7 +136,7 @@ __asm__(
     ".previous\n");
 
 extern const char enable[], set_decrementer[], change[], change_own[], spin[];
-extern const char stale[], invalid[], store[], pause[], roam[];
+extern const char stale[], invalid[], store[], pause[], roam[], doze[];
 
 static uint64_t roots[1 << 13] __attribute__((aligned(1 << 16)));
 static uint64_t pages[1 << 9] __attribute__((aligned(1 << 12)));
@@ -330,8 +334,20 @@ static uint64_t shifted(void)
     return (timebase() - started) / (SHIFT / 2);
 }
 
+/* A counter of the partition itself */
+static uint64_t purr(void)
+{
+    uint64_t value;
+
+    __asm__ volatile("mfspr %0, 309" : "=r"(value));
+    return value;
+}
+
+static uint64_t before;
+
 static void start_counters(void)
 {
+    before = purr();
     l2_set(L2_PURR, SHIFT);
     l2_set(L2_SPURR, SHIFT);
     l2_set(L2_VTB, SHIFT);
@@ -345,7 +361,8 @@ static uint64_t ticked(enum l2_state counter)
 
 static uint64_t counted(void)
 {
-    return ticked(L2_PURR) | ticked(L2_SPURR) << 4 | ticked(L2_VTB) << 8;
+    return ticked(L2_PURR) | ticked(L2_SPURR) << 4 | ticked(L2_VTB) << 8 |
+           (purr() - before + SOON / 2) / SOON << 12;
 }
 
 /* After a thousand instructions, the counter is negative */
@@ -372,6 +389,12 @@ static void set_watchpoint(void)
 static void set_breakpoint(void)
 {
     l2_set(L2_CIABR, (uintptr_t)spin | PRIVILEGED);
+}
+
+/* What L0 derives from the register must not survive a reset */
+static void trace_own(void)
+{
+    hcall(H_SET_MODE, 0, CIABR, GIB | PRIVILEGED, 0, 0);
 }
 
 static void ring_l2(void)
@@ -411,8 +434,6 @@ static uint64_t own_expiry(void)
     __asm__ volatile("mfdec %0" : "=r"(dec));
     return timebase() + dec;
 }
-
-static uint64_t before;
 
 static void set_own(void)
 {
@@ -477,6 +498,7 @@ static const struct {
     { "own-alert", spin, MSR_EE, 0, gpr3, LATER, SOON, alert_own, NULL },
     { "set-mode", stale, 0, 0, gpr3, LATER, LATER, NULL, set_mode },
     { "waiting", pause, 0, 0, gpr3, LATER, SOON, NULL, NULL },
+    { "woken", doze, 0, 0, gpr3, SOON, LATER, NULL, NULL },
     { "deleted", pause, 0, 0, new_number, LATER, LATER, NULL, replace },
     { "signalled", stale, 0, 0, gpr3, LATER, LATER, NULL, signal_first },
     { "shifted", stale, 0, 0, shifted, LATER, LATER, NULL,
@@ -525,9 +547,11 @@ void partition(void)
     if (rebooted) {
         put_text("RUN 00000100 ");
         put_hex((timebase() - rebooted) / (SHIFT / 2) << 1 | l2_is_known());
+        trace_own();
         put_text("\nEND\n");
         return;
     }
+    trace_own();
     map_memory();
     create_l2(roots, GIB + (uintptr_t)processes);
     hcall(H_CPPR, 0, 0, 0, 0, 0);
