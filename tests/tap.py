@@ -34,12 +34,6 @@ def point(name, check, *args):
         return Point(name, str(e))
 
 
-def line(number, one):
-    """The line of TAP for ONE, which is point NUMBER."""
-    why = f' # SKIP {one.skip}' if one.skip else ''
-    return f'{"not " if one.wrong else ""}ok {number} - {one.name}{one.note and ": "}{one.note}{why}'
-
-
 def report(points, count=None):
     """Print each of POINTS (COUNT in total, if known) as TAP when it is known; return {kind: how many}."""
     counts, number = dict.fromkeys(KINDS, 0), 0
@@ -47,7 +41,9 @@ def report(points, count=None):
         print(f'1..{count}', flush=True)
     for number, one in enumerate(points, 1):
         counts[one.kind] += 1
-        print('\n'.join([line(number, one), *(f'# {words}' for words in one.wrong.splitlines() if words)]), flush=True)
+        why = f' # SKIP {one.skip}' if one.skip else ''
+        line = f'{"not " if one.wrong else ""}ok {number} - {one.name}{one.note and ": "}{one.note}{why}'
+        print('\n'.join([line, *(f'# {words}' for words in one.wrong.splitlines() if words)]), flush=True)
     if count is None:
         print(f'1..{number}', flush=True)
     return counts

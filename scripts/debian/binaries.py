@@ -147,10 +147,5 @@ def qemus(words, root=None):
     return [qemu(word, root) for word in words]
 
 
-def root_of(binary):
-    """The root with the libraries of BINARY, a Qemu or the path of a build of ours."""
-    return binary.root if isinstance(binary, Qemu) else roots.guest_root()
-
-
 if __name__ == '__main__':
     main(lambda: ninja(*sys.argv[1:]))

@@ -29,12 +29,6 @@ KVM = ['--target-list=ppc64-softmmu,ppc-softmmu', '--enable-kvm', '--disable-tcg
 TCG = ['--target-list=ppc64-softmmu', '--enable-tcg', '--cc=ccache gcc']
 
 
-def cross_env(root):
-    lib = root / 'usr/lib/powerpc64le-linux-gnu/pkgconfig'
-    return {'PKG_CONFIG': 'pkg-config', 'PKG_CONFIG_SYSROOT_DIR': str(root),
-            'PKG_CONFIG_LIBDIR': f'{lib}:{root}/usr/share/pkgconfig'}
-
-
 def configure(name, options, extra_env, home=None):
     """Run QEMU's configure for build NAME beside HOME's src, unless the build has these options already."""
     home = home or bases.home()
@@ -71,7 +65,9 @@ def in_build(words, place=None, **more_env):
 def configurations(root):
     """{name: (options of QEMU's configure, environment)}"""
     kvm = COMMON + KVM + [f'--extra-cflags=--sysroot={root}', f'--extra-ldflags=--sysroot={root}']
-    return {'kvm': (kvm, cross_env(root)), 'tcg': (COMMON + TCG, {})}
+    env = {'PKG_CONFIG': 'pkg-config', 'PKG_CONFIG_SYSROOT_DIR': str(root),
+           'PKG_CONFIG_LIBDIR': f'{root}/usr/lib/powerpc64le-linux-gnu/pkgconfig:{root}/usr/share/pkgconfig'}
+    return {'kvm': (kvm, env), 'tcg': (COMMON + TCG, {})}
 
 
 def prepared(tree, home, commit, *options, names=None):

@@ -68,12 +68,10 @@ class Suite:
         home = self.home
         options = {
             'Dir::Etc::sourcelist': home / 'sources.list', 'Dir::Etc::sourceparts': '/dev/null',
-            'Dir::State::lists': home / 'lists', 'Dir::State::status': home / 'status',
-            'Dir::Cache': home / 'cache', 'Dir::Etc::preferencesparts': '/dev/null',
-            'APT::Architecture': self.arch, 'APT::Architectures': self.arch,
-            'APT::Install-Recommends': '0', 'APT::Sandbox::User': 'root',
-            'Acquire::Languages': 'none', 'Acquire::Retries': '3',
-            'APT::Get::Assume-Yes': '1', 'APT::Get::List-Cleanup': '0', 'Debug::NoLocking': '1',
+            'Dir::State::lists': home / 'lists', 'Dir::State::status': home / 'status', 'Dir::Cache': home / 'cache',
+            'Dir::Etc::preferencesparts': '/dev/null', 'APT::Architecture': self.arch, 'APT::Architectures': self.arch,
+            'APT::Install-Recommends': '0', 'APT::Get::List-Cleanup': '0', 'APT::Sandbox::User': 'root',
+            'APT::Get::Assume-Yes': '1', 'Acquire::Languages': 'none', 'Acquire::Retries': '3', 'Debug::NoLocking': '1',
         }
         return run([tool, *(f'-o{key}={value}' for key, value in options.items()), *args], cwd=cwd)
 

@@ -17,13 +17,6 @@ HEADER = ('linux-headers/linux/kvm.h', 'KVM_PPC_GET_COMPAT_CAPS')
 made = {}
 
 
-def function_of(line):
-    """The function that an @@ LINE names, without its parameters, which can differ between bases."""
-    text = line.split('@@', 2)[2].strip()
-    call = re.search(r'(\w+)\(', text)
-    return call[1] if call else text
-
-
 def functions(diff):
     """{file: [function of each hunk's @@ line, without repetitions]}, for C files only."""
     found, name = {}, None
@@ -31,7 +24,10 @@ def functions(diff):
         if line.startswith('+++ b/'):
             name = line[6:]
         elif line.startswith('@@ ') and name and name.endswith(('.c', '.h')):
-            found.setdefault(name, []).append(function_of(line))
+            # without its parameters, which can differ between bases
+            text = line.split('@@', 2)[2].strip()
+            call = re.search(r'(\w+)\(', text)
+            found.setdefault(name, []).append(call[1] if call else text)
     return {name: [func for func, _ in itertools.groupby(hunks)] for name, hunks in found.items()}
 
 

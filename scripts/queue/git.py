@@ -79,8 +79,7 @@ def identity():
     known = Tree(TOP).git('config', '--get-regexp', r'^user\.(name|email)$', check=False).stdout
     user = {'name': 'graft', 'email': 'graft@localhost'}
     user |= {line.split()[0][5:]: line.split(' ', 1)[1] for line in known.splitlines()}
-    return {f'GIT_{who}_{what.upper()}': value
-            for who in ('AUTHOR', 'COMMITTER') for what, value in user.items()}
+    return {f'GIT_{who}_{what.upper()}': value for who in ('AUTHOR', 'COMMITTER') for what, value in user.items()}
 
 
 def need_identity():

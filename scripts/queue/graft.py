@@ -76,21 +76,6 @@ def open_tree(base):
     return Tree(where)
 
 
-def check_base(tree, base):
-    """Check that BASE has all of upstream's version, or nothing of it that the series would meet."""
-    if has_word(tree, base, *FUNCTION) and not has_word(tree, base, *HEADER):
-        raise Error(f'{FUNCTION[0]} of this base has {FUNCTION[1]}, but its {HEADER[0]} has no {HEADER[1]}: choose a '
-                    'base that has both, or neither')
-
-
-def check_out(tree, commit):
-    """Set HEAD and the files to COMMIT; GRAFTED_REF is missing meanwhile, so that nothing counts as an edit."""
-    tree.git('update-ref', '-d', GRAFTED_REF)
-    tree.git('update-ref', '--no-deref', 'HEAD', commit)
-    tree.git('reset', '-q', '--hard', commit)
-    tree.git('update-ref', GRAFTED_REF, commit)
-
-
 def one_at_a_time():
     """Keep other grafts and refreshes out."""
     return locked('graft', 'waiting for another scripts/graft to end')
@@ -114,12 +99,19 @@ def apply_to(base, listed):
                     f'them with scripts/graft refresh, or drop them with git -C '
                     f'{tree.path.relative_to(TOP)} reset --hard {GRAFTED_REF}')
     base = tree.tip(BASE_REF)
-    check_base(tree, base)
+    # it has all of upstream's version, or nothing of it that the series would meet
+    if has_word(tree, base, *FUNCTION) and not has_word(tree, base, *HEADER):
+        raise Error(f'{FUNCTION[0]} of this base has {FUNCTION[1]}, but its {HEADER[0]} has no {HEADER[1]}: choose a '
+                    'base that has both, or neither')
     for entry in (entry for entry in listed if has_change(tree, base, entry)):
         say(f'{entry.name} is passed over: {entry.unless[0]} of this base has {entry.unless[1]}')
     commit = commit_entries(tree, base, listed)
     if commit != grafted:
-        check_out(tree, commit)
+        # without GRAFTED_REF meanwhile, nothing counts as an edit
+        tree.git('update-ref', '-d', GRAFTED_REF)
+        tree.git('update-ref', '--no-deref', 'HEAD', commit)
+        tree.git('reset', '-q', '--hard', commit)
+        tree.git('update-ref', GRAFTED_REF, commit)
 
 
 def run():

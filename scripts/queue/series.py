@@ -55,17 +55,13 @@ def mail(subject, text):
     return made.as_bytes(unixfrom=True)
 
 
-def signed(message):
-    who = identity()
-    trailer = f'Signed-off-by: {who["GIT_AUTHOR_NAME"]} <{who["GIT_AUTHOR_EMAIL"]}>'
-    return Tree(TOP).git('interpret-trailers', '--trailer', trailer, data=message)
-
-
 def patch(entry):
-    diff = diff_of(entry)
+    diff, who = diff_of(entry), identity()
     with tempfile.TemporaryDirectory() as scratch:
         stat = git_apply(pathlib.Path(scratch), diff, '--stat', '--summary')
-    _, _, body = signed(entry.message).partition('\n\n')
+    trailer = f'Signed-off-by: {who["GIT_AUTHOR_NAME"]} <{who["GIT_AUTHOR_EMAIL"]}>'
+    signed = Tree(TOP).git('interpret-trailers', '--trailer', trailer, data=entry.message)
+    _, _, body = signed.partition('\n\n')
     return f'{body}---\n{stat}\n{diff}'
 
 

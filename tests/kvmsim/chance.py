@@ -64,8 +64,7 @@ def random_steps(rng, host, vcpus, old_modes, kvm):
                 (old_modes or name != 'power9')] + ['power8'] * old_modes + ["''"]
     kinds = {
         lambda: f'cas {random_list(rng, old_modes)}': 60,
-        lambda: f'kernel refuse {random_refusals(rng, vcpus, 3)}': 12,
-        lambda: f'kernel caps {random_caps(rng):#x}': 1,
+        lambda: f'kernel refuse {random_refusals(rng, vcpus, 3)}': 12, lambda: f'kernel caps {random_caps(rng):#x}': 1,
         lambda: 'reset': 8, lambda: 'cont': 3, lambda: 'stop': 2,
         # one core only: QEMU fails an assertion after cores are plugged and unplugged out of order
         lambda: f'plug {vcpus}': 3, lambda: f'unplug {vcpus}': 2,

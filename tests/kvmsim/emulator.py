@@ -41,10 +41,10 @@ def runtimes(qemu, home):
 
 
 def root_of(qemu, home, settings):
-    """A directory with the libraries of QEMU, and the host's device tree as /proc."""
+    """A directory with the libraries of QEMU, a Qemu or a build of ours, and the host's device tree as /proc."""
     root = home / 'root'
     root.mkdir()
-    for entry in binaries.root_of(qemu).iterdir():
+    for entry in (qemu.root if isinstance(qemu, binaries.Qemu) else roots.guest_root()).iterdir():
         if entry.name != 'proc':
             (root / entry.name).symlink_to(entry)
     power.write_device_tree(root, settings)

@@ -13,7 +13,6 @@ from scripts.queue.topics import queue
 from tests.kvmsim import actions, checks, power
 from tests.kvmsim.actions import MIGRATED
 
-STATES = ('running', 'internal-error', 'prelaunch', 'restore-vm')
 # Before the steps of a line: the QEMU that they are for; over-plain is ours, if its base lacks upstream's own version
 PREFIXES = ('patched', 'distro', 'over-plain')
 
@@ -138,20 +137,13 @@ def answer(words):
     return (refusals(text), None) if one_of('refuse', 'caps')(key) == 'refuse' else (None, caps_bits(text))
 
 
-def per_vcpu(words):
-    return one_of('', 'a vcpu')(' '.join(words)) != ''
-
-
 # Settings of QEMU and its kernel, with defaults; a key with the prefix "to." is for the target of a migration.
 MACHINE_KEYS = {
-    'host': (one_of(*power.HOSTS), 'power11'),
-    'mode': (one_of('none', *power.CAPS), 'none'),
-    'kernel': (one_of(*power.KERNELS), '7.3'),
-    'kvm': (one_of('hv', 'pr'), 'hv'),
+    'host': (one_of(*power.HOSTS), 'power11'), 'mode': (one_of('none', *power.CAPS), 'none'),
+    'kernel': (one_of(*power.KERNELS), '7.3'), 'kvm': (one_of('hv', 'pr'), 'hv'),
     'extension': (number, None), 'caps': (caps_bits, None), 'caps-error': (caps_error, None),
-    'device-tree': (device_tree, None), 'refuse': (refusals, None),
-    'smp': (smp, '1'), 'memory': (number, '256'), 'machine': (str, ''), 'cpu': (str, 'host'),
-    'firmware': (one_of('slof', 'vof'), 'slof'),
+    'device-tree': (device_tree, None), 'refuse': (refusals, None), 'smp': (smp, '1'), 'memory': (number, '256'),
+    'machine': (str, ''), 'cpu': (str, 'host'), 'firmware': (one_of('slof', 'vof'), 'slof'),
 }
 SCENARIO_KEYS = {
     'behavior': (list_of(one_of(*(f'B{n}' for n in range(1, 20)))), None), 'title': (str, None),
@@ -159,7 +151,6 @@ SCENARIO_KEYS = {
     'guest': (list_of(list_entry), 'raw power9 power10 power11'),
     'mmu': (one_of('radix', 'hash', 'old', 'no-vectors', 'no-vector-5'), 'radix'),
 }
-REQUIRED = ('topic', 'steps')
 KEYS = {*SCENARIO_KEYS, *MACHINE_KEYS, *(f'to.{key}' for key in MACHINE_KEYS)}
 
 
@@ -181,7 +172,7 @@ STEPS = {
     'monitor': (actions.monitor, [], some),
     'kernel': (actions.kernel, [], answer),
     'exits': (checks.exits, [str], None),
-    'state': (checks.state, [one_of(*STATES)], None),
+    'state': (checks.state, [one_of('running', 'internal-error', 'prelaunch', 'restore-vm')], None),
     'returns': (checks.returns, [one_of(*power.RETURNS)], None),
     'migrated': (checks.migrated, [one_of(*MIGRATED)], None),
     'value': (checks.value, [value], None),
@@ -194,7 +185,8 @@ STEPS = {
     'traces': (checks.traces, [str], some),
     'traced': (checks.traced, [str, number], None),
     'tree': (checks.tree, [str, str], some),
-    'ioctls': (checks.ioctls, [str, one_of(*checks.RELATIONS), number], per_vcpu),
+    'ioctls': (checks.ioctls, [str, one_of(*checks.RELATIONS), number],
+               lambda words: one_of('', 'a vcpu')(' '.join(words)) != ''),
 }
 
 

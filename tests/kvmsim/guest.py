@@ -13,15 +13,10 @@ TERMINATOR = struct.pack('>II', 0, 0xffffffff)
 
 def pvr_list(entries, host):
     """The list as bytes, with its end record unless the entries exclude it."""
-    records = b''.join(
-        struct.pack('>II', mask, power.HOSTS[host] if value == 'host' else value) * count
-        for value, mask, count in (entry for entry in entries if isinstance(entry, tuple)))
+    records = b''.join(struct.pack('>II', mask, power.HOSTS[host] if value == 'host' else value) * count
+                       for value, mask, count in (entry for entry in entries if isinstance(entry, tuple)))
     ended = 'unterminated' not in entries and 'end-of-ram' not in entries
     return records + (TERMINATOR if ended else b'')
-
-
-def vector(data):
-    return bytes([len(data) - 1]) + data
 
 
 def option_vectors(mmu):
@@ -33,8 +28,8 @@ def option_vectors(mmu):
         five[23] = five[25] = 0x40
     vectors = [bytes(one), b'\0', b'\0', b'\0', bytes(five)]
     vectors = {'no-vectors': [], 'no-vector-5': vectors[:4]}.get(mmu, vectors)
-    # the first byte is the number of vectors minus one
-    return bytes([max(len(vectors) - 1, 0)]) + b''.join(vector(data) for data in vectors)
+    # the first byte is the number of vectors minus one, and that of each vector its length minus one
+    return bytes([max(len(vectors) - 1, 0)]) + b''.join(bytes([len(data) - 1]) + data for data in vectors)
 
 
 def pack(entries, host, mmu, memory):

@@ -26,11 +26,6 @@ RETURNS = {'H_SUCCESS': 0, 'H_HARDWARE': -1, 'H_PARAMETER': -4}
 ANY = -1
 
 
-def up_to(mode):
-    """The bits of every mode from POWER9 up to MODE."""
-    return sum(bit for name, bit in CAPS.items() if MODES[name] <= MODES[mode])
-
-
 def refusals_of(version, host, mode):
     """(vCPU, value, errno, poison) of each mode that a kernel refuses on HOST, limited to MODE."""
     _, refuses, poisons = KERNELS[version]
@@ -49,10 +44,6 @@ def mode_name(value):
 def effective(settings):
     """The name of the mode that the host is in."""
     return settings['host'] if settings['mode'] == 'none' else settings['mode']
-
-
-def vcpus_of(settings):
-    return int(settings['smp'].split(',')[0])
 
 
 def cpu_version(kind, host):
@@ -89,7 +80,8 @@ def kernel_commands(settings):
     mode, pr = effective(settings), settings['kvm'] == 'pr'
     has_ioctl = KERNELS[settings['kernel']][0] and not pr
     extension = int(has_ioctl) if settings['extension'] is None else settings['extension']
-    bits = up_to(mode) if settings['caps'] is None else settings['caps']
+    up_to_mode = sum(bit for name, bit in CAPS.items() if MODES[name] <= MODES[mode])
+    bits = up_to_mode if settings['caps'] is None else settings['caps']
     yield f'pr {int(pr)}'
     yield f'extension {CAP_COMPAT_CAPS} {extension}'
     yield f'caps {bits:#x}'

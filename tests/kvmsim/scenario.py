@@ -157,7 +157,7 @@ def build(path, stanza):
     for key, ((line, _), *_) in stanza.keys.items():
         if key not in grammar.KEYS:
             raise Mistake(path, line, f'expected one of {", ".join(sorted(grammar.KEYS))}, found "{key}"')
-    for key in grammar.REQUIRED:
+    for key in ('topic', 'steps'):
         if not (key in stanza.keys and stanza.text(key)):
             raise Mistake(path, stanza.line, f'expected [{stanza.name}] to have {key}')
     steps = []

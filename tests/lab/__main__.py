@@ -81,8 +81,7 @@ def here_options(parser):
 # (command, help, options, function)
 COMMANDS = (
     ('run', 'start one guest on one host', run_options, run_one),
-    ('boot', "boot the guests that show the problem, under Debian's QEMU and ours", None,
-     lambda _: tables.boot()),
+    ('boot', "boot the guests that show the problem, under Debian's QEMU and ours", None, lambda _: tables.boot()),
     ('matrix', 'run all rows of tests/lab/matrix.table', matrix_options, run_matrix),
     ('compare', 'write the comparison of four QEMUs in README, and docs/compare.svg', None,
      lambda _: compare.compare()),

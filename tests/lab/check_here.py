@@ -31,8 +31,7 @@ TIMEOUT = 1500
 # It prints at the end, when no guest can mix kernel messages into the output.  SLOF takes half a minute.
 COMMAND = 'busybox ln -s vmlinuz /boot/vmlinuz-$(busybox uname -r); busybox tar xzf /kit.tar.gz -C /tmp; cd /tmp; ' \
           './host-kit/scripts/lab here --qemu host-kit/qemu/qemu-system-ppc64 --other /usr/bin/qemu-system-ppc64 ' \
-          '{} --json >out 2>err; status=$?; ' \
-          'echo; sed "s/^/here: /" out err; echo "lab: here $status"'
+          '{} --json >out 2>err; status=$?; echo; sed "s/^/here: /" out err; echo "lab: here $status"'
 HOST = {'machine': 'CHRP IBM pSeries (emulated by qemu)', 'pvr': '0x00821200', 'cpu_version': '0x0f000006',
         'mode': 'power10', 'kvm_type': 'HV', 'compat_caps': '0x6000000000000000'}
 TOOK = {'host-compat-modes': ['power9', 'power10'], 'host-compat-source': 'kvm', 'max-cpu-compat': 'power10'}
@@ -42,12 +41,8 @@ REFUSED = (('', 2), ('--qemu /nowhere', 2), ('--qemu /bin/sh --kernel /', 2), ('
 # (options of the guest or its next step, expected outcome with our QEMU, with Debian's)
 ROWS = (
     ('-cpu host', 'booted:power10', 'kvm-run-failed'),
-    ('then reboot', 'reboot:power10', None),
-    ('then savevm', 'savevm:power10', None),
-    ('then migrate', 'migrate:power10', None),
-    ('then hotplug', 'hotplug:power10', None),
-    ('max-cpu-compat=power10', 'booted:power10', 'booted:power10'),
-    ('max-cpu-compat=power9', 'booted:power9', 'booted:power9'),
+    *((f'then {step}', f'{step}:power10', None) for step in ('reboot', 'savevm', 'migrate', 'hotplug')),
+    *((f'max-cpu-compat={mode}', f'booted:{mode}', f'booted:{mode}') for mode in ('power10', 'power9')),
     ('max-cpu-compat=power11', 'refused', 'refused'),
     ('-cpu power10', 'booted:power10', 'refused'),
 )

@@ -92,8 +92,7 @@ def selected():
         same for same in groups if len(same) > tables.GUESTS or len({runs[one].l1() for one in same}) > 1] + (
         [] if sorted(itertools.chain(*groups)) == [*range(len(runs))] else groups)
     distro = binaries.qemu('distro')
-    for word, root, wanted in (('/nowhere', None, 'is not a readable file'),
-                               ('/bin/sh', None, 'is not a program for'),
+    for word, root, wanted in (('/nowhere', None, 'is not a readable file'), ('/bin/sh', None, 'is not a program for'),
                                (images.probe(), None, 'lacks KVM and pseries'),
                                (distro, pathlib.Path('/proc'), 'does not start with'),
                                ('distro', pathlib.Path('/'), 'is for a QEMU at a path')):

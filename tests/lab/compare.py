@@ -50,8 +50,7 @@ def lines(found):
     """The lines of the table for FOUND, {row: {QEMU: result}}."""
     merged = {}
     for row, results in found.items():
-        host = ', '.join(filter(None, [
-            named(row.host), matrix.limit(named(row.compat), 'in {} mode'), row.guest()]))
+        host = ', '.join(filter(None, [named(row.host), matrix.limit(named(row.compat), 'in {} mode'), row.guest()]))
         cells = tuple((row.verdict(matrix.came_to(result)), in_words(result)) for result in results.values())
         line = merged.setdefault((host, cells), Line(host.replace(', in', ' in'), [], [], cells))
         kernel = re.match(r'\d+\.\d+', next(iter(results.values()))['l1']['kernel'])[0]

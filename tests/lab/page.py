@@ -23,14 +23,6 @@ def verdicts(row, results):
     return {qemu: row.verdict(came_to(result)) for qemu, result in results.items()}
 
 
-def in_words(row, results):
-    return ', '.join(f'{qemu}: {word}' for qemu, word in verdicts(row, results).items())
-
-
-def marks(row, results):
-    return ''.join(f'<span class="{word}">{MARKS[word]}</span>' for word in verdicts(row, results).values())
-
-
 def cell(row, qemu, result):
     outcome, l2 = came_to(result), result['l2']
     said, word, expected = complaints(row, result), row.verdict(outcome), row.expected(qemu) or outcome
@@ -58,10 +50,11 @@ def overview(runs):
     """One line for each host, with a link to each of its rows."""
     hosts = {}
     for row, results, _ in runs:
-        words = escape(f'{name(row)}: {in_words(row, results)}')
+        found = verdicts(row, results)
+        words = escape(f'{name(row)}: ' + ', '.join(f'{qemu}: {word}' for qemu, word in found.items()))
+        marks = ''.join(f'<span class="{word}">{MARKS[word]}</span>' for word in found.values())
         hosts.setdefault(row.l1(), []).append(
-            f'<li><a class="marks" href="#{row.slug()}" aria-label="{words}" title="{words}">'
-            f'{marks(row, results)}</a></li>')
+            f'<li><a class="marks" href="#{row.slug()}" aria-label="{words}" title="{words}">{marks}</a></li>')
     for host, links in hosts.items():
         yield f'<li><span>{host}</span><ul>{"".join(links)}</ul></li>'
 
@@ -82,9 +75,7 @@ def page(runs, changed=()):
     return string.Template(TEMPLATE.read_text()).substitute(
         counts=escape(', '.join(f'{title(qemu)}: {right[qemu]} of {len(runs)} rows right' for qemu in versions)),
         kernels=escape(', '.join(sorted({result['l1']['kernel'] for result in results}))),
-        changes=in_list(changed),
-        order=escape(', '.join(map(title, versions))),
-        overview='\n'.join(overview(runs)),
+        changes=in_list(changed), order=escape(', '.join(map(title, versions))), overview='\n'.join(overview(runs)),
         heads=''.join(f'<th scope="col">{escape(title(qemu))}<br/><small>{escape(version)}</small></th>'
                       for qemu, version in versions.items()),
         rows='\n'.join(table_row(*run) for run in runs))

@@ -32,11 +32,6 @@ TESTS = {
 MOST = 5
 
 
-def lines_of_c(tree, below, tip):
-    rows = tree.git('diff-tree', '-r', '--numstat', '--no-renames', below, tip, '--', *C_FILES).splitlines()
-    return sum(int(row.split()[0]) for row in rows)
-
-
 def test(topic, what, builds):
     """How many of the topic's tests of a kind pass on the QEMUs in BUILDS."""
     words, passed, failed = TESTS[what]
@@ -55,7 +50,8 @@ def check(tree, topics, topic):
     say(topic.name)
     below, tip = commit_topic(tree, topics, topic.name)
     copy = prepared(tree, bases.home() / 'topics', tip)
-    lines, limit = lines_of_c(tree, below, tip), LIMITS.get(topic.name)
+    rows = tree.git('diff-tree', '-r', '--numstat', '--no-renames', below, tip, '--', *C_FILES).splitlines()
+    lines, limit = sum(int(row.split()[0]) for row in rows), LIMITS.get(topic.name)
     count = int(tree.git('rev-list', '--count', f'{below}..{tip}'))
     words = [f'{count} commit{"s" * (count > 1)}', f'{lines} lines of C', build_commit(copy)]
     wrong = [f'{lines} lines of C, but at most {limit} are allowed'] if limit and lines > limit else []
