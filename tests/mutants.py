@@ -25,7 +25,7 @@ from tests import reach
 from tests.kvmsim import machine
 from tests.relink import JOBS, added_lines, commands, grafted, relink
 
-# the killer of what does not compile, or is in no build
+# the killer of what does not compile, or is in no build, or is reached by no test for a reason
 NOTHING = 'not in the program'
 # Seconds.  Most tests take one: a test hangs if it takes this long and five times its usual time
 PATIENCE = 30
@@ -91,6 +91,7 @@ class Mutant:
         self.number, self.file, self.start, self.end, self.text, self.function = \
             number, file, start, end, text, function
         self.line = line_at(source(file), start)
+        self.words = ' '.join(source(file).splitlines()[self.line - 1].split())
         old, new = (' '.join(words.split()) for words in (source(file)[start:end], text))
         self.change = f'drop {old}' if new in ('', ';') else f'{old} -> {new}'
         # the test that fails
@@ -172,8 +173,7 @@ def equivalents():
     known = {(*place, change) for place, changes in reach.reasons().items() for change in changes if change}
     found = {}
     for mutant in every():
-        line = ' '.join(source(mutant.file).splitlines()[mutant.line - 1].split())
-        found.setdefault((mutant.file, line, mutant.change), set()).add(mutant)
+        found.setdefault((mutant.file, mutant.words, mutant.change), set()).add(mutant)
     for file, line, change in known:
         places = {mutant.line for mutant in found.get((file, line, change), ())}
         if len(places) != 1:
@@ -233,7 +233,7 @@ def built(mutants, home):
 
 
 def reaching(mutant, reached):
-    """The tests that reach the line of MUTANT, or the nearest ones that gcov counts; None if no build has the code."""
+    """The tests that reach the line of MUTANT, or the nearest ones that gcov counts; None if it needs no test."""
     lines = {test: reached[test.name]['files'].get(mutant.file, {}) for test in reach.every()}
     near = known = sorted({int(line) for own in lines.values() for line in own})
     if mutant.function:
@@ -243,32 +243,37 @@ def reaching(mutant, reached):
             return None
         before = [line for line in known if line <= mutant.line]
         near = before[-1:] + [line for line in known if line > mutant.line and mutant.line not in before][:1]
-    return [test for test, own in lines.items()
-            if mutant.file.endswith('.h') or any(own.get(str(line), (0,))[0] for line in near)]
+    found = [test for test, own in lines.items()
+             if mutant.file.endswith('.h') or any(own.get(str(line), (0,))[0] for line in near)]
+    return None if not found and '' in reach.reasons().get((mutant.file, mutant.words), ()) else found
 
 
-def try_one(mutant, reached, home, programs):
-    """Run the tests that reach MUTANT until one fails, which kills it; the shortest first."""
+def try_one(mutant, reached, home, programs, kills):
+    """
+    Run the tests that reach MUTANT until one fails, which kills it
+
+    First come those that failed for other mutants of its function (KILLS), then the shortest ones.
+    """
     programs = programs if mutant.function else built([mutant], home / str(mutant.number))
     tests = reaching(mutant, reached)
     if tests is None:
         mutant.killer = NOTHING
-    for test in sorted(tests or (), key=lambda test: reached[test.name]['seconds']):
-        if mutant.killer:
-            break
+    for test in sorted(tests or (), key=lambda test: (-kills[mutant.function, test], reached[test.name]['seconds'])):
         patience = max(PATIENCE, 5 * reached[test.name]['seconds'])
         if test.build in programs and test.wrong(programs[test.build], {'MUTANT': str(mutant.number)}, patience):
             mutant.killer = test.name
+            kills[mutant.function, test] += 1
+            break
     return mutant
 
 
 def try_all(mutants, jobs):
-    reached = reach.reached()
+    reached, kills = reach.reached(), collections.Counter()
     with tempfile.TemporaryDirectory(prefix='mutants-') as home, workers(jobs, machine.interrupted.set) as pool:
         home = pathlib.Path(home)
         say('compiling the mutants')
         programs = built([mutant for mutant in mutants if mutant.function], home)
-        going = [pool.submit(try_one, mutant, reached, home, programs) for mutant in mutants
+        going = [pool.submit(try_one, mutant, reached, home, programs, kills) for mutant in mutants
                  if not mutant.killer]
         for number, done in enumerate(concurrent.futures.as_completed(going), 1):
             mutant = done.result()

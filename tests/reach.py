@@ -169,6 +169,7 @@ def touched():
     return [test for _, test in sorted(found, key=lambda row: row[0])]
 
 
+@functools.cache
 def reasons():
     """{(file, text of a line): {mutant of the line, or '' for its branches: reason}} from tests/reasons.txt"""
     found = {}
