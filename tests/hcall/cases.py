@@ -114,14 +114,14 @@ LOADED = 'xp /1gx 0x200000'
 MIGRATE, SAVE = 'migrate "exec:cat >/dev/null"', ('savevm now', 'loadvm now', 'cont')
 # {(API, commands of the monitor while L2 runs): (L2's exit, what the monitor prints)}
 TYPED = {
-    ('v1', 'stop', 'cont'): (('00000980', '00000000'), ''),
-    ('v2', 'stop', 'cont'): (('00000980', '00000000'), ''),
+    ('v1', 'stop', 'cont'): (('00000980', '00001000'), ''),
+    ('v2', 'stop', 'cont'): (('00000980', '00001000'), ''),
     ('v1', 'nmi'): (('00000100', '00000001'), ''),
     ('v2', 'nmi'): (('00000100', '00000001'), ''),
-    ('v1', MIGRATE, 'info migrate', 'cont'): (('00000980', '00000000'), 'completed'),
-    ('v2', MIGRATE, 'stop', 'cont'): (('00000980', '00000000'), 'stop them first'),
-    ('v1', *SAVE): (('00000980', '00000000'), ''),
-    ('v2', *SAVE): (('00000980', '00000000'), 'stop them first'),
+    ('v1', MIGRATE, 'info migrate', 'cont'): (('00000980', '00001000'), 'completed'),
+    ('v2', MIGRATE, 'stop', 'cont'): (('00000980', '00001000'), 'stop them first'),
+    ('v1', *SAVE): (('00000980', '00001000'), ''),
+    ('v2', *SAVE): (('00000980', '00001000'), 'stop them first'),
 }
 # {what L0 does not support: (options, words of the error message, whether Debian's starts)}
 REFUSED = {
@@ -266,17 +266,25 @@ def check_l2(command, options, case, wanted):
     return f'L2 exits with {found}; expected {wanted}'
 
 
+def until(stream, mark):
+    """What the socket STREAM says up to MARK."""
+    said = b''
+    stream.settimeout(PATIENCE)
+    while mark not in said:
+        data = stream.recv(4096)
+        if not data:
+            raise Error(f'QEMU ended unexpectedly, after {said.decode(errors="replace")}')
+        said += data
+    return said.decode(errors='replace')
+
+
 def typed(path, command):
     """What the monitor at PATH prints when COMMAND is typed."""
     with socket.socket(socket.AF_UNIX) as monitor:
         monitor.connect(path)
-        said = b''
-        for line in ('', command):
-            monitor.sendall(f'{line}\n'.encode() if line else b'')
-            said = monitor.recv(4096)
-            while not said.endswith(b'(qemu) '):
-                said += monitor.recv(4096)
-    return said.decode()
+        until(monitor, b'(qemu) ')
+        monitor.sendall(f'{command}\n'.encode())
+        return until(monitor, b'(qemu) ')
 
 
 def check_monitor(command, options, commands, wanted, words):
@@ -302,7 +310,7 @@ def check_debugger(command, options, words):
     """Check that a debugger that stops at L2's decrementer interrupt finds L2; nobody can save it then, in WORDS."""
     def packets(*texts):
         return ''.join(f'+${text}#{sum(text.encode()) % 256:02x}' for text in texts).encode()
-    found, said, answer = None, '', b''
+    found, said = None, ''
     ours, theirs = socket.socketpair()
     with ours, theirs, tempfile.TemporaryDirectory() as home:
         monitor, disk = f'{home}/monitor', shutil.copy(empty_disk(), f'{home}/disk')
@@ -311,8 +319,7 @@ def check_debugger(command, options, words):
                 '-monitor', f'unix:{monitor},server=on,wait=off', '-drive', f'if=none,file={disk}']
         for line in lines(command, [*options, *more], 'never', fds=[theirs.fileno()]):
             if line == ['READY']:
-                while b'T05' not in answer:
-                    answer += ours.recv(4096)
+                until(ours, b'T05')
                 said = typed(monitor, 'info registers') + typed(monitor, 'savevm now')
                 ours.sendall(packets('z0,900,4', 'c'))
             found = tuple(line[1:])
@@ -342,7 +349,7 @@ def nested_checks(options):
         for whose, wanted in ((OURS, words), *([(THEIRS, ())] if starts else [])):
             yield (whose, f'v2: {what} is {"refused" if wanted else "started"}',
                    functools.partial(check_refused, options=[*options('v2'), *more], wanted=wanted))
-    for api, words in ('v1', 'let it run'), ('v2', 'stop them first'):
+    for api, words in ('v1', 'resource busy'), ('v2', 'stop them first'):
         yield (OURS, f'{api}: a debugger stops in L2',
                functools.partial(check_debugger, options=options(api), words=words))
     for (api, *commands), (wanted, words) in TYPED.items():
@@ -376,5 +383,5 @@ def outcome(check, command):
     """What is wrong, or None."""
     try:
         return check(command)
-    except Error as e:
-        return str(e)
+    except (Error, OSError) as e:
+        return str(e) or type(e).__name__

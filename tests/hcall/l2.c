@@ -407,6 +407,14 @@ static uint64_t gpr3(void)
     return l2_get(L2_GPR3);
 }
 
+/* The MSR, if the guest was left where it waits */
+static uint64_t waiting(void)
+{
+    uint64_t nia = l2_get(L2_NIA);
+
+    return nia - (uintptr_t)pause < 16 ? l2_get(L2_MSR) : nia;
+}
+
 static uint64_t hdsisr(void)
 {
     return l2_get(L2_HDSISR);
@@ -503,7 +511,7 @@ static const struct {
     { "signalled", stale, 0, 0, gpr3, LATER, LATER, NULL, signal_first },
     { "shifted", stale, 0, 0, shifted, LATER, LATER, NULL,
       shift_and_take_away },
-    { "announced", pause, 0, 0, gpr3, LATER, LATER, announce, NULL },
+    { "announced", pause, 0, 0, waiting, LATER, LATER, announce, NULL },
     { "invalid", invalid, 0, 0, prefix, LATER, SOON, NULL, NULL },
     { "unchanged", change, 0, 0, hdsisr, LATER, SOON, NULL, NULL },
     { "own-unchanged", change_own, MSR_DR, 0, gpr3, LATER, SOON, map_processes,
