@@ -35,8 +35,8 @@ static const uint16_t elements[L2_STATES] = {
     [L2_DEC] = 0x102a, [L2_VTB] = 0x102b, [L2_LPCR] = 0x102c,
     [L2_DAWR0] = 0x1030, [L2_CIABR] = 0x1032, [L2_PURR] = 0x1033,
     [L2_SPURR] = 0x1034, [L2_MMCR0] = 0x103b, [L2_DPDES] = 0x1053,
-    [L2_DAWRX0] = 0x2005, [L2_PMC5] = 0x200b, [L2_HDSISR] = 0xf001,
-    [L2_HEIR] = 0xf002,
+    [L2_DAWR1] = 0x1031, [L2_DAWRX0] = 0x2005, [L2_DAWRX1] = 0x2006,
+    [L2_PMC5] = 0x200b, [L2_HDSISR] = 0xf001, [L2_HEIR] = 0xf002,
 };
 
 /* A guest state buffer with one element */

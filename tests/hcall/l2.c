@@ -17,6 +17,8 @@
 #define ADDRESS_TRANSLATION     3
 #define AIL_3                   3
 #define CIABR                   1
+#define DAWR0                   2
+#define DAWR1                   5
 #define H_SIGNAL_SYS_RESET      0x380
 #define H_GUEST_CREATE          0x470
 #define H_GUEST_DELETE          0x488
@@ -86,6 +88,7 @@ __asm__(
     "store:\n"
     "   lis     9, 0x20\n"
     "   std     9, 8(9)\n"
+    "   std     9, 16(9)\n"
     "   b       spin\n"
     "pause:\n"
     "   lis     9, 0x20\n"
@@ -334,20 +337,20 @@ static uint64_t shifted(void)
     return (timebase() - started) / (SHIFT / 2);
 }
 
-/* A counter of the partition itself */
-static uint64_t purr(void)
+/* How far the PURR and the VTB of the partition itself are ahead of its time */
+static uint64_t ahead(void)
 {
-    uint64_t value;
+    uint64_t purr, vtb;
 
-    __asm__ volatile("mfspr %0, 309" : "=r"(value));
-    return value;
+    __asm__ volatile("mfspr %0, 309\n\tmfspr %1, 849"
+                     : "=r"(purr), "=r"(vtb));
+    return purr + vtb - 2 * timebase();
 }
 
-static uint64_t before;
+static uint64_t ahead_at_start;
 
 static void start_counters(void)
 {
-    before = purr();
     l2_set(L2_PURR, SHIFT);
     l2_set(L2_SPURR, SHIFT);
     l2_set(L2_VTB, SHIFT);
@@ -362,7 +365,7 @@ static uint64_t ticked(enum l2_state counter)
 static uint64_t counted(void)
 {
     return ticked(L2_PURR) | ticked(L2_SPURR) << 4 | ticked(L2_VTB) << 8 |
-           (purr() - before + SOON / 2) / SOON << 12;
+           (ahead() - ahead_at_start + SOON / 2) / SOON << 12;
 }
 
 /* After a thousand instructions, the counter is negative */
@@ -386,6 +389,12 @@ static void set_watchpoint(void)
     l2_set(L2_DAWRX0, PRIVILEGED_STORES);
 }
 
+static void set_second_watchpoint(void)
+{
+    l2_set(L2_DAWR1, (uintptr_t)&loaded + 16);
+    l2_set(L2_DAWRX1, PRIVILEGED_STORES);
+}
+
 static void set_breakpoint(void)
 {
     l2_set(L2_CIABR, (uintptr_t)spin | PRIVILEGED);
@@ -395,6 +404,32 @@ static void set_breakpoint(void)
 static void trace_own(void)
 {
     hcall(H_SET_MODE, 0, CIABR, GIB | PRIVILEGED, 0, 0);
+}
+
+static void watch_own(void)
+{
+    extern const char traced[];
+
+    hcall(H_SET_MODE, 0, DAWR0, (uintptr_t)&loaded + 8, PRIVILEGED_STORES, 0);
+    hcall(H_SET_MODE, 0, DAWR1, (uintptr_t)&loaded + 16, PRIVILEGED_STORES, 0);
+    hcall(H_SET_MODE, 0, CIABR, (uintptr_t)traced | PRIVILEGED, 0, 0);
+}
+
+/* Does CODE cause an interrupt?  Its handler makes the call that clears RESOURCE */
+#define INTERRUPTED(vector, resource, code) ({ \
+        register uint64_t g3 __asm__("r3") = H_SET_MODE - (vector); \
+        register uint64_t g5 __asm__("r5") = (resource); \
+        __asm__ volatile("li 4, 0\n\tli 6, 0\n\tli 7, 0\n\tlis 9, 0x20\n\t" code \
+                         : "+r"(g3), "+r"(g5) : \
+                         : "r4", "r6", "r7", "r9", "memory"); \
+        g3 == 0; \
+    })
+
+static uint64_t __attribute__((noinline)) own_hits(void)
+{
+    return INTERRUPTED(0x300, DAWR0, "std 9, 8(9)") |
+           INTERRUPTED(0x300, DAWR1, "std 9, 16(9)") << 4 |
+           INTERRUPTED(0xd00, CIABR, "\ntraced: nop") << 8;
 }
 
 static void ring_l2(void)
@@ -442,6 +477,8 @@ static uint64_t own_expiry(void)
     __asm__ volatile("mfdec %0" : "=r"(dec));
     return timebase() + dec;
 }
+
+static uint64_t before;
 
 static void set_own(void)
 {
@@ -501,6 +538,9 @@ static const struct {
     { "reboot", stale, 0, 0, gpr3, LATER, LATER, shift, restart },
     { "traced", spin, 0, 0, gpr3, LATER, SOON, set_breakpoint, NULL },
     { "watched", store, 0, 0, gpr3, LATER, SOON, set_watchpoint, NULL },
+    { "watched-twice", store, 0, 0, gpr3, LATER, SOON, set_second_watchpoint,
+      NULL },
+    { "own-watched", store, 0, 0, own_hits, LATER, SOON, watch_own, NULL },
     { "counted", spin, 0, 0, counted, LATER, SOON, start_counters, NULL },
     { "alerted", spin, MSR_EE, 0, gpr3, LATER, SOON, alert_soon, NULL },
     { "own-alert", spin, MSR_EE, 0, gpr3, LATER, SOON, alert_own, NULL },
@@ -559,6 +599,7 @@ void partition(void)
         put_text("\nEND\n");
         return;
     }
+    ahead_at_start = ahead();
     trace_own();
     map_memory();
     create_l2(roots, GIB + (uintptr_t)processes);

@@ -22,7 +22,7 @@ enum l2_state {
     /* of the interrupt that it left with */
     L2_HDSISR, L2_HEIR,
     /* v2 only */
-    L2_VPA, L2_MMCR0, L2_PMC5,
+    L2_VPA, L2_MMCR0, L2_PMC5, L2_DAWR1, L2_DAWRX1,
     L2_STATES
 };
 
