@@ -24,7 +24,6 @@ from tests.tap import point, report
 
 ARCH = 'ppc64el'
 IMAGE = 'linux-image-powerpc64le'
-MODULES = 'usr/lib/modules/x/kernel'
 
 
 class Server(http.server.SimpleHTTPRequestHandler):
@@ -81,16 +80,12 @@ class Mirror:
 
     def kernel(self, name, version, ending='.ko', pack=bytes):
         """Publish a kernel in the suite NAME, whose modules have this ENDING."""
-        own = f'linux-image-{version.replace("~", "")}-powerpc64le'
-        modules = {f'{MODULES}/{module}{ending}': pack(module.encode()) for module in kernels.MODULES}
-        self.publish(name, self.package(IMAGE, version, depends=own),
-                     self.package(own, version, {'boot/vmlinux': self.elf(), **modules}))
-        return self.folder / f'{own}_{version}_{ARCH}.deb'
-
-    def elf(self):
-        program = self.folder / 'empty'
+        own, program = f'linux-image-{version.replace("~", "")}-powerpc64le', self.folder / 'empty'
         run([f'{kernels.CROSS}gcc', '-xc', '-c', '-o', str(program), '/dev/null'])
-        return program.read_bytes()
+        modules = {f'usr/lib/modules/x/kernel/{module}{ending}': pack(module.encode()) for module in kernels.MODULES}
+        self.publish(name, self.package(IMAGE, version, depends=own),
+                     self.package(own, version, {'boot/vmlinux': program.read_bytes(), **modules}))
+        return self.folder / f'{own}_{version}_{ARCH}.deb'
 
 
 def as_new_process(days=1):

@@ -103,7 +103,6 @@ OURS = {'patched': 'kvm', 'upstream': 'upstream/kvm'}
 QEMU_HELP = "the QEMU that runs L2: patched (default), distro for Debian's, upstream for one with upstream's own " \
             f'version, a suite of Debian ({", ".join(roots.QEMU_SUITES)}), or the path of a qemu-system-ppc64 for ' \
             'ppc64le'
-
 ROOT_HELP = "root file system with the libraries of a QEMU at a path; by default, those of Debian's QEMU"
 
 

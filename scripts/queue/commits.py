@@ -68,12 +68,6 @@ def apply_entry(tree, entry, parent, index, blob=carried):
     return new
 
 
-def commit_entry(tree, entry, parent, index, when):
-    date = {'GIT_AUTHOR_DATE': when, 'GIT_COMMITTER_DATE': when}
-    return tree.git('commit-tree', '-p', parent, '-F', '-', apply_entry(tree, entry, parent, index),
-                    data=entry.message, extra={**identity(), **date}).strip()
-
-
 def has_word(tree, commit, name, word):
     return not tree.git('grep', '-q', '-w', '-F', '-e', word, commit, '--', name, check=False).returncode
 
@@ -103,7 +97,10 @@ def commit_entries(tree, base, listed):
             if key not in made or not tree.tip(made[key]):
                 if held != commit:
                     tree.git('read-tree', commit, index=index)
-                made[key] = held = commit_entry(tree, entry, commit, index, when)
+                date = {'GIT_AUTHOR_DATE': when, 'GIT_COMMITTER_DATE': when}
+                made[key] = held = tree.git(
+                    'commit-tree', '-p', commit, '-F', '-', apply_entry(tree, entry, commit, index),
+                    data=entry.message, extra={**identity(), **date}).strip()
             commit = made[key]
     return commit
 

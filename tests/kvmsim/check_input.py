@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Check that a mistake in a scenario is reported with its file and line, and with exit code 2.  Prints TAP."""
 
-
 from scripts.lib.command import main, no_options
 from scripts.lib.system import TOP, Error, tried
 from tests.kvmsim.scenario import Mistake, parse

@@ -8,8 +8,6 @@ import struct
 from tests.kvmsim import power
 from tests.kvmsim.chance import MODES, RECORDS
 
-POWER9 = power.MODES['power9']
-
 
 @dataclasses.dataclass
 class Host:
@@ -27,7 +25,7 @@ class Host:
             return not self.limited
         # no CPU has power7+, and KVM decides about modes before POWER9
         return (mode in power.MODES.values() and mode <= self.cpu and
-                (mode < POWER9 or not self.modes or mode in self.modes))
+                (mode < power.MODES['power9'] or not self.modes or mode in self.modes))
 
     def newest(self):
         return max(self.modes) if self.limited else 0

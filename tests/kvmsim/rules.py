@@ -169,15 +169,12 @@ class Guarded(Run):
         if self.running and self.stopped:
             raise Failed('KVM refused the mode, but the machine runs')
         if verb == 'cas' and not self.running:
-            self.check_refused_call(refused, before)
+            if not refused:
+                raise Failed('the machine stopped, but KVM refused no mode')
+            self.expected.mode = before
+            if not self.expected.refuses(before):
+                self.check_vcpus()
         if self.running:
-            self.check_vcpus()
-
-    def check_refused_call(self, refused, before):
-        if not refused:
-            raise Failed('the machine stopped, but KVM refused no mode')
-        self.expected.mode = before
-        if not self.expected.refuses(before):
             self.check_vcpus()
 
     def check_vcpus(self):

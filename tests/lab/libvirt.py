@@ -99,10 +99,8 @@ STEPS = (
     Step('destroy', '^says: $', ('destroy guest', 'list --all --name'), to='two'),
     Step('host-passthrough', 'guest: {mode}, 1 vCPU', cpu="<cpu mode='host-passthrough'/>", tells=''),
     Step('host-model', 'guest: {mode}, 1 vCPU', cpu="<cpu mode='host-model'/>", tells='', unknown=NO_MODEL),
-    Step('host-model, {mode}', 'guest: {mode}, 1 vCPU', cpu=host_model('{mode}'), tells='', unknown=NO_MODEL,
-         distro=ALWAYS),
-    Step('host-model, {below}', 'guest: {below}, 1 vCPU', cpu=host_model('{below}'), tells='', unknown=NO_MODEL,
-         distro=ALWAYS),
+    *(Step(f'host-model, {model}', f'guest: {model}, 1 vCPU', cpu=host_model(model), tells='', unknown=NO_MODEL,
+           distro=ALWAYS) for model in ('{mode}', '{below}')),
     Step('host-model, {above}', 'refused: .*(Cannot use max-cpu-compat={above}: this host.*CPU modes of this host: '
          '{names}|Unknown compatibility mode power11)', cpu=host_model('{above}'), unknown=NO_MODEL),
     # libvirt cannot set a mode on such a host, so use -machine

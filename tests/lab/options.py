@@ -13,8 +13,6 @@ from scripts.lib.system import Unknown
 from tests.lab import life
 from tests.lab.commands import APIS, HOSTS, MODES, POWERNV
 
-LIBVIRTS = ('trixie', 'sid')
-
 
 def positive(text):
     if not text.isdecimal() or not int(text):
@@ -82,7 +80,7 @@ class Run:
     l1_smp: str = option('1', "number of L1's CPUs", choices=('1', '2', '3', '4'))
     qemu: str = option('patched', binaries.QEMU_HELP, metavar='QEMU')
     qemu_root: pathlib.Path = option(None, binaries.ROOT_HELP, metavar='DIR', type=pathlib.Path)
-    libvirt: str = option('trixie', "suite whose libvirt L1 runs, trixie by default", choices=LIBVIRTS)
+    libvirt: str = option('trixie', "suite whose libvirt L1 runs, trixie by default", choices=('trixie', 'sid'))
     l2_machine: str = option(None, 'more options of the pseries machine', metavar='OPTS')
     l2_cpu: str = option('host', "L2's CPU, host by default", metavar='CPU')
     l2_append: str = option(None, "more words of L2's kernel command line", metavar='WORDS')

@@ -60,7 +60,6 @@ def run_all(runs, jobs, live, does=life.runs):
             done.append(one)
         stages.pop(positions[0], None)
         return found
-
     with workers(jobs, stack.end_all) as pool:
         for positions, found in zip(groups, pool.map(on_one_host, groups)):
             for position, (result, log) in zip(positions, found):
