@@ -173,7 +173,9 @@ def equivalents():
     known = {(*place, change) for place, changes in reach.reasons().items() for change in changes if change}
     found = {}
     for mutant in every():
-        found.setdefault((mutant.file, mutant.words, mutant.change), set()).add(mutant)
+        function = mutant.function and f'{mutant.function["name"]}(): '
+        for words in (mutant.words, f'{function}{mutant.words}'):
+            found.setdefault((mutant.file, words, mutant.change), set()).add(mutant)
     for file, line, change in known:
         places = {mutant.line for mutant in found.get((file, line, change), ())}
         if len(places) != 1:

@@ -38,10 +38,7 @@ def version(suite, package):
 
 
 def by_interface(package, suites=SUITES):
-    """Those of SUITES that have PACKAGE of Linux, as [(suite, version)], the one to use first.
-
-    These are releases with the interface, then release candidates with it, then the others.
-    """
+    """[(suite, version)] of SUITES with PACKAGE of Linux: releases with the interface, then candidates, then others."""
     found = {}
     for suite in suites:
         try:

@@ -5,8 +5,7 @@ from scripts.debian.suite import Suite, host_suite
 from scripts.lib.command import main
 from scripts.queue import bases
 
-# A suite whose qemu-system-ppc64 has Power11 and both nested APIs, and whose
-# user-mode emulator has Power11.
+# A suite whose qemu-system-ppc64 has Power11 and both nested APIs, and whose user-mode emulator has Power11
 EMULATOR_SUITE = 'trixie'
 # Suites whose QEMU can run L2; the libraries that a newer one needs are not in experimental or backports alone
 QEMU_SUITES = ('bookworm', 'trixie', 'forky', 'sid')

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Packages of any Debian suite and architecture, unpacked below build/.
 
-apt does the work, with separate lists, cache and status in build/apt, so
-that the machine's package state is neither read nor changed.  The mirror is
-the one in the machine's apt configuration, and apt checks every signature.
+apt does the work, with separate lists, cache and status in build/apt, so that the machine's package state is neither
+read nor changed.  The mirror is the one in the machine's apt configuration, and apt checks every signature.
 """
 
 import contextlib
@@ -91,12 +90,10 @@ class Suite:
                 self._update()
 
     def refresh(self):
-        """Fetch the lists once a day; if the mirror cannot be read, use the old lists for another day.
-
-        Without old lists, the next hour's calls fail at once.
-        """
+        """Fetch the lists once a day; if the mirror cannot be read, use the old lists for another day."""
         with locked(f'lists-{self.home.name}'):
             if not self.updated.exists():
+                # without old lists, the next hour's calls fail at once
                 if self.failed.exists() and self.failed.stat().st_mtime > time.time() - HOUR:
                     raise Error(self.failed.read_text())
                 self._update()
@@ -183,12 +180,10 @@ class Suite:
         return newest_first(found)
 
     def source(self, package, where):
-        """Download to WHERE the newest source of PACKAGE that the mirror serves, and return the .dsc.
-
-        A mirror can list a version before it has the files, and it also lists older versions.
-        """
+        """Download to WHERE the newest source of PACKAGE that the mirror serves, and return the .dsc."""
         def fetch():
             why = None
+            # a mirror can list a version before it has the files, and it also lists older versions
             for version in self.source_versions(package):
                 try:
                     self.apt('apt-get', 'source', '--download-only', f'{package}={version}', cwd=where)
@@ -203,10 +198,7 @@ class Suite:
         return self.fresh(fetch)
 
     def debs(self, packages, closure=True):
-        """Download the packages that PACKAGES() names, and their dependencies if CLOSURE is true.
-
-        Return the files; the caller removes them.
-        """
+        """Download what PACKAGES() names, with dependencies if CLOSURE; return the files, which the caller removes."""
         archives = self.home / ('cache/archives' if closure else 'single')
 
         def fetch():
@@ -246,8 +238,7 @@ class Suite:
     def root(self, name, packages, closure=True, skip=()):
         """Unpack PACKAGES to the root NAME, which is either complete or does not exist, and return its path.
 
-        SKIP names packages that nothing here runs (interpreters, init).  When the
-        suite has newer PACKAGES, the root is made again, unless a process uses it.
+        It lacks SKIP, which nothing here runs.  It is made again for newer PACKAGES, unless a process uses it.
         """
         where = BUILD / 'roots' / name
         with locked(name):

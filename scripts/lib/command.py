@@ -27,9 +27,7 @@ def no_options(doc):
 
 
 def main(does, called=None):
-    """Exit with the value that DOES() returns, or print an error on one line.
-
-    The line starts with CALLED, or else with the path of the module.
+    """Exit with the value that DOES() returns, or print an error on one line, after CALLED or the module's path.
 
     The exit code is 0, 1 if the command failed, 2 for bad input, or 130 if it was interrupted.
     """

@@ -26,10 +26,7 @@ class Unknown(Error):
 
 @contextlib.contextmanager
 def locked(name, busy=None):
-    """Hold build/NAME.lock, so that one process at a time makes NAME.
-
-    If another process holds it, print BUSY and wait.
-    """
+    """Hold build/NAME.lock, so that one process at a time makes NAME; if another does, print BUSY and wait."""
     path = BUILD / f'{name}.lock'
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, 'w') as lock:

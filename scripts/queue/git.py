@@ -16,11 +16,7 @@ GRAFTED_REF = 'refs/worktree/host-compat-grafted'
 
 
 class Tree:
-    """A git work tree.
-
-    Parse the output of plumbing commands only, such as diff-tree, because they
-    ignore the user's settings.  Commits are not signed.
-    """
+    """A git work tree.  Parse only what plumbing prints, such as diff-tree: it ignores the user's settings."""
 
     def __init__(self, path):
         self.path = pathlib.Path(path)

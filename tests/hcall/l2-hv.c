@@ -16,6 +16,8 @@
 
 #define HOST_RADIX              (1ULL << 63)
 #define ROOT_OF_13_BITS         13
+/* The hypervisor must keep it */
+#define TOKEN                   0x12345678
 
 static struct {
     uint64_t version;
@@ -37,7 +39,9 @@ static struct {
     uint64_t hdar;
     uint64_t hdsisr;
     uint64_t heir;
-    uint64_t others[13];
+    uint64_t others[10];
+    uint64_t second_dawr[2];
+    uint64_t reserved;
 } hypervisor __attribute__((aligned(4096)));
 
 static struct {
@@ -65,10 +69,14 @@ void create_l2(const uint64_t *roots, uint64_t processes)
     hcall(H_SET_PARTITION_TABLE, (uintptr_t)partitions, 0, 0, 0, 0);
     hypervisor.version = 1;
     hypervisor.lpid = 1;
+    hypervisor.vcpu_token = TOKEN;
     swapped = hcall(H_ENTER_NESTED, (uintptr_t)&hypervisor, NO_MEMORY, 0, 0,
                     0) != H_P2;
-    hypervisor.version = swap(1);
     hypervisor.lpid = swapped ? __builtin_bswap32(1) : 1;
+    /* a watchpoint that version 1 does not have */
+    l2_set(L2_DAWR1, 0x200010);
+    l2_set(L2_DAWRX1, 0x42);
+    hypervisor.version = swap(1);
 }
 
 /* Only its partition table */
@@ -89,12 +97,16 @@ static uint64_t *const states[L2_STATES] = {
     [L2_SPURR] = &hypervisor.spurr, [L2_VTB] = &hypervisor.vtb,
     [L2_TB_OFFSET] = &hypervisor.tb_offset, [L2_DEC] = &expiry,
     [L2_HDEC] = &hypervisor.hdec, [L2_HDSISR] = &hypervisor.hdsisr,
-    [L2_HEIR] = &hypervisor.heir,
+    [L2_HEIR] = &hypervisor.heir, [L2_DAWR1] = &hypervisor.second_dawr[0],
+    [L2_DAWRX1] = &hypervisor.second_dawr[1],
 };
 
 void l2_set(enum l2_state what, uint64_t value)
 {
     *states[what] = swap(value);
+    if (what == L2_DAWR1) {
+        hypervisor.version = swap(2);
+    }
 }
 
 uint64_t l2_get(enum l2_state what)
@@ -104,12 +116,13 @@ uint64_t l2_get(enum l2_state what)
 
 uint64_t enter_l2(void)
 {
-    uint64_t ticks = swap(expiry) - timebase();
+    uint64_t vector, ticks = swap(expiry) - timebase();
 
     __asm__ volatile("mtdec %0" : :
                      "r"(ticks < INT32_MAX ? ticks : INT32_MAX));
-    return hcall(H_ENTER_NESTED, (uintptr_t)&hypervisor, (uintptr_t)&guest, 0,
-                 0, 0);
+    vector = hcall(H_ENTER_NESTED, (uintptr_t)&hypervisor, (uintptr_t)&guest, 0,
+                  0, 0);
+    return hypervisor.vcpu_token == TOKEN ? vector : 0;
 }
 
 int64_t invalidate_l2(void)

@@ -385,6 +385,7 @@ static void alert_own(void)
 
 static void set_watchpoint(void)
 {
+    l2_set(L2_GPR3, 0x40);
     l2_set(L2_DAWR0, (uintptr_t)&loaded + 8);
     l2_set(L2_DAWRX0, PRIVILEGED_STORES);
 }

@@ -14,7 +14,7 @@
 
 enum l2_state {
     L2_GPR3, L2_NIA, L2_MSR, L2_LPCR, L2_DPDES, L2_CIABR, L2_DAWR0, L2_DAWRX0,
-    L2_PURR, L2_SPURR, L2_VTB,
+    L2_DAWR1, L2_DAWRX1, L2_PURR, L2_SPURR, L2_VTB,
     /* how far its timebase is ahead of the partition's */
     L2_TB_OFFSET,
     /* when they expire, in ticks of the timebase; with v1, L2_DEC is not kept */
@@ -22,7 +22,7 @@ enum l2_state {
     /* of the interrupt that it left with */
     L2_HDSISR, L2_HEIR,
     /* v2 only */
-    L2_VPA, L2_MMCR0, L2_PMC5, L2_DAWR1, L2_DAWRX1,
+    L2_VPA, L2_MMCR0, L2_PMC5,
     L2_STATES
 };
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The keys and steps of a scenario, and the values that they take: see README.md.
 
-A converter takes text, or all remaining words of a step, and raises ValueError
-if that is not a value.
+A converter takes text, or all remaining words of a step, and raises ValueError if that is not a value.
 """
 
 import functools

@@ -12,8 +12,7 @@ MODES = ('power8', 'power9', 'power10', 'power11')
 APIS = {'v1': 'cap-nested-hv=on', 'v2': 'cap-nested-papr=on'}
 # The machines that Linux KVM HV runs on as L0, and their CPUs
 POWERNV = {'powernv10': 'power10', 'powernv11': 'power11'}
-# /dev/hvc0 and up in L1; Linux as L0 has one of its own before them.  The last
-# two belong to the QEMU that L2 migrates to.
+# /dev/hvc0 and up in L1; Linux as L0 has one of its own before them.  The last two are of the QEMU that L2 migrates to.
 CONSOLES = ('l1', 'l2', 'qmp', 'l2-to', 'qmp-to')
 # Checking the kernel's own certificate takes half a second under TCG
 COMMAND_LINE = 'console=hvc0 quiet panic=-1 initcall_blacklist=load_system_certificate_list'
@@ -88,10 +87,7 @@ def cpus(config):
 
 
 def l2_options(config, machine, disk, kernel=None, initrd=None, append=None):
-    """The options of L2's QEMU on any host, without what connects its consoles; APPEND is for L2's kernel.
-
-    Without KERNEL, L2 boots from DISK.
-    """
+    """The options of L2's QEMU on any host, without its consoles; without KERNEL and its APPEND, L2 boots from DISK."""
     words = ' '.join(filter(None, [COMMAND_LINE, append, L2_WORK if config.do else None]))
     system = ['-kernel', str(kernel), '-initrd', str(initrd), '-append', words] if kernel else []
     return ['-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm', '-machine', machine,

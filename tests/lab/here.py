@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The lab on a POWER machine that is a KVM host itself, without L0 and L1.
 
-This module and its imports have to run on any distribution, without Debian's
-tools; tests/lab/check_here.py says with which Python.
+It and its imports have to run on any distribution, without Debian's tools; check_here.py says with which Python.
 """
 
 import contextlib

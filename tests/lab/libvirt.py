@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""libvirt on an emulated host: its daemon runs in L1, and the lab types virsh commands.
-
-STEPS lists the steps, and the expected results with the patched QEMU.
-"""
+"""libvirt on an emulated host: its daemon runs in L1, and the lab types virsh commands, which STEPS lists."""
 
 import json
 import pathlib
@@ -269,10 +266,7 @@ def runs(configs, progress):
 
 
 def surprises(config, result):
-    """The steps with unexpected results, a hang, and L1's complaints about our L0.
-
-    With our QEMU all steps have to be right; for Debian's, STEPS says which ones.
-    """
+    """Steps with unexpected results (with our QEMU, all must be right; else see STEPS), a hang, and L1's complaints."""
     right = (ALWAYS, UNLIMITED) if config.compat == 'none' else (ALWAYS,)
     return [done['name'] for step, done in zip(steps_for(config, result['l1']), result['steps'])
             if done['right'] != (config.qemu == 'patched' or step.distro in right)] + \

@@ -187,10 +187,7 @@ def run(config, progress, log):
 
 
 def runs(configs, progress):
-    """Run CONFIGS, which differ only in L2, on one host: (result, log) for each.
-
-    The host boots once, and again after a guest that hangs.
-    """
+    """Run CONFIGS, which differ only in L2, on one host, which boots again after a hang: (result, log) for each."""
     waiting = list(configs)
     while waiting:
         with hosts(waiting[0], progress, []) as lab:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """L0 and L1 on this machine, and their consoles.
 
-L0 is either QEMU itself, as the hypervisor of a pseries machine, or Linux KVM
-HV on an emulated PowerNV machine, which runs L1 in another QEMU.  L0 gives L1
-one console for its kernel messages and its shell, into which the lab types
-commands, and two for each QEMU that runs L2: L2's console and the QMP monitor.
+L0 is either QEMU itself, as the hypervisor of a pseries machine, or Linux KVM HV on an emulated PowerNV machine, which
+runs L1 in another QEMU.  L0 gives L1 one console for its kernel messages and its shell, into which the lab types, and
+two for each QEMU that runs L2: L2's console and the QMP monitor.
 """
 
 import contextlib

@@ -43,10 +43,7 @@ def hosts(runs):
 
 
 def run_all(runs, jobs, live, does=life.runs):
-    """Run RUNS, on several hosts at a time; yield (position, result, log) for each, host by host.
-
-    DOES runs those on one host: see life.runs().
-    """
+    """Run RUNS on several hosts at a time, those of a host with DOES (see life.runs()): (position, result, log)."""
     prepare(runs, live)
     groups, done, stages = hosts(runs), [], {}
 
