@@ -173,7 +173,7 @@ def equivalents():
     known = {(*place, change) for place, changes in reach.reasons().items() for change in changes if change}
     found = {}
     for mutant in every():
-        function = mutant.function and f'{mutant.function["name"]}(): '
+        function = f'{mutant.function["name"]}(): ' if mutant.function else ''
         for words in (mutant.words, f'{function}{mutant.words}'):
             found.setdefault((mutant.file, words, mutant.change), set()).add(mutant)
     for file, line, change in known:
