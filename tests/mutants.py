@@ -22,6 +22,7 @@ from scripts.lib.system import TOP, Error, Unknown, locked, say, workers
 from scripts.queue.git import BASE_REF
 from scripts.queue.topics import entries, queue
 from tests import reach
+from tests.hcall import cases
 from tests.kvmsim import machine
 from tests.relink import JOBS, added_lines, commands, grafted, relink
 
@@ -69,7 +70,8 @@ OPERATORS = (
     (r' = ([^;={}]*\([^;={}]*);', lambda *_: ['0']),
     # a statement
     (rf'^ *((?!\s|(?:if|for|while|switch|return|case|default)\b)(?:[^(){{}};#]|{PARENS})+;)', lambda *_: [';']),
-    (r'^ {8,}(return\b[^;]*;)', lambda *_: [';']),
+    # a return that is all of an if is also in its conditions above
+    (r'(?<!\) \{\n)^ {8,}(return\b[^;]*;)', lambda *_: [';']),
     # all of a function
     (r'^({)$', lambda _, kind: [f'{{ return {value};' for value in VALUES.get(kind, ['0'])]),
 )
@@ -271,6 +273,8 @@ def try_one(mutant, reached, home, programs, kills):
 
 def try_all(mutants, jobs):
     reached, kills = reach.reached(), collections.Counter()
+    # seconds; a case takes one or two, and many mutants hang
+    cases.PATIENCE = 5
     with tempfile.TemporaryDirectory(prefix='mutants-') as home, workers(jobs, machine.interrupted.set) as pool:
         home = pathlib.Path(home)
         say('compiling the mutants')

@@ -18,6 +18,7 @@
 #define H_GUEST_GET_STATE       0x478
 #define H_GUEST_SET_STATE       0x47c
 #define H_GUEST_RUN_VCPU        0x480
+#define H_GUEST_DELETE          0x488
 #define GUEST_WIDE              (1ULL << 63)
 
 /* Elements of the guest state buffer; those below INPUT_BUFFER are guest-wide */
@@ -36,7 +37,8 @@ static const uint16_t elements[L2_STATES] = {
     [L2_DAWR0] = 0x1030, [L2_CIABR] = 0x1032, [L2_PURR] = 0x1033,
     [L2_SPURR] = 0x1034, [L2_MMCR0] = 0x103b, [L2_DPDES] = 0x1053,
     [L2_DAWR1] = 0x1031, [L2_DAWRX0] = 0x2005, [L2_DAWRX1] = 0x2006,
-    [L2_PMC5] = 0x200b, [L2_HDSISR] = 0xf001, [L2_HEIR] = 0xf002,
+    [L2_PMC5] = 0x200b, [L2_PMC6] = 0x200c, [L2_HDSISR] = 0xf001,
+    [L2_HEIR] = 0xf002,
 };
 
 /* A guest state buffer with one element */
@@ -70,11 +72,15 @@ static void set(uint16_t id, uint16_t size, uint64_t a, uint64_t b, uint64_t c)
     transfer(H_GUEST_SET_STATE, id, size);
 }
 
+static bool is_word(enum l2_state what)
+{
+    return elements[what] >= WORDS && elements[what] < VECTORS;
+}
+
 void l2_set(enum l2_state what, uint64_t value)
 {
-    bool word = elements[what] >= WORDS && elements[what] < VECTORS;
-
-    set(elements[what], word ? 4 : 8, word ? value << 32 : value, 0, 0);
+    set(elements[what], is_word(what) ? 4 : 8,
+        is_word(what) ? value << 32 : value, 0, 0);
 }
 
 /* The value of element ID in the output buffer, or -1 */
@@ -102,8 +108,8 @@ uint64_t l2_get(enum l2_state what)
         return find(elements[what]);
     }
     one.value[0] = 0;
-    transfer(H_GUEST_GET_STATE, elements[what], 8);
-    return one.value[0];
+    transfer(H_GUEST_GET_STATE, elements[what], is_word(what) ? 4 : 8);
+    return is_word(what) ? one.value[0] >> 32 : one.value[0];
 }
 
 bool l2_is_known(void)
@@ -121,7 +127,12 @@ void create_l2(const uint64_t *roots, uint64_t processes)
     guest = r4;
     put_text("CREATE ");
     put_number(result);
+    put(' ');
+    put_hex(guest);
     put('\n');
+    /* one that it does not need */
+    hcall(H_GUEST_CREATE, 0, -1, 0, 0, 0);
+    hcall(H_GUEST_DELETE, 0, r4, 0, 0, 0);
     set(PARTITION_TABLE, 24, (uintptr_t)roots, 52, 1 << 16);
     set(PROCESS_TABLE, 16, processes, 4096, 0);
     hcall(H_GUEST_CREATE_VCPU, 0, guest, 0, 0, 0);
@@ -131,8 +142,9 @@ void create_l2(const uint64_t *roots, uint64_t processes)
 
 uint64_t enter_l2(void)
 {
-    hcall(H_GUEST_RUN_VCPU, 0, guest, 0, 0, 0);
-    return r4;
+    int64_t result = hcall(H_GUEST_RUN_VCPU, 0, guest, 0, 0, 0);
+
+    return r4 | result << 16;
 }
 
 static int64_t invalidate(uint64_t id, uint64_t type)

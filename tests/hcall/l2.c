@@ -16,6 +16,8 @@
 #define H_SET_MODE              0x31c
 #define ADDRESS_TRANSLATION     3
 #define AIL_3                   3
+#define INTERRUPT_ENDIAN        4
+#define LITTLE_ENDIAN           1
 #define CIABR                   1
 #define DAWR0                   2
 #define DAWR1                   5
@@ -59,6 +61,10 @@
 
 /* How far the timebase of the guest is ahead */
 #define SHIFT                   (1ULL << 50)
+/* Where its counters start */
+#define COUNTED_FROM            (16 * SOON)
+/* What the interrupt of an exit would change */
+#define UNTOUCHED               (0x1234ULL << 32)
 
 /* For assemblers that do not know these */
 #define MSGSNDP_9               ".long 0x7c00491c"
@@ -98,6 +104,9 @@ __asm__(
     "doze:\n"
     "   " WAIT "\n"
     "   sc      1\n"
+    "read_timebase:\n"
+    "   mftb    3\n"
+    "   b       spin\n"
     "set_decrementer:\n"
     "   lis     9, 0x2000\n"
     "   mtdec   9\n"
@@ -140,6 +149,7 @@ __asm__(
 
 extern const char enable[], set_decrementer[], change[], change_own[], spin[];
 extern const char stale[], invalid[], store[], pause[], roam[], doze[];
+extern const char read_timebase[];
 
 static uint64_t roots[1 << 13] __attribute__((aligned(1 << 16)));
 static uint64_t pages[1 << 9] __attribute__((aligned(1 << 12)));
@@ -225,16 +235,23 @@ static void set_mode(void)
     call(r);
 }
 
+/* The guest that runs loses its memory */
+static void delete(void)
+{
+    uint64_t r[7] = { H_GUEST_DELETE, 0, 1 };
+
+    wait_for_guest();
+    call(r);
+}
+
 static uint64_t recreated;
 
 /* The number of the guest that runs is not free yet */
 static void replace(void)
 {
-    uint64_t delete[7] = { H_GUEST_DELETE, 0, 1 };
     uint64_t create[7] = { H_GUEST_CREATE, 0, -1 };
 
-    wait_for_guest();
-    call(delete);
+    delete();
     call(create);
     recreated = create[1];
     set_mode();
@@ -351,21 +368,43 @@ static uint64_t ahead_at_start;
 
 static void start_counters(void)
 {
-    l2_set(L2_PURR, SHIFT);
-    l2_set(L2_SPURR, SHIFT);
-    l2_set(L2_VTB, SHIFT);
+    l2_set(L2_PURR, COUNTED_FROM);
+    l2_set(L2_SPURR, COUNTED_FROM);
+    l2_set(L2_VTB, COUNTED_FROM);
 }
 
 /* How far did a counter come, in units of SOON? */
 static uint64_t ticked(enum l2_state counter)
 {
-    return (l2_get(counter) - SHIFT + SOON / 2) / SOON;
+    return (l2_get(counter) - COUNTED_FROM + SOON / 2) / SOON;
 }
 
 static uint64_t counted(void)
 {
     return ticked(L2_PURR) | ticked(L2_SPURR) << 4 | ticked(L2_VTB) << 8 |
            (ahead() - ahead_at_start + SOON / 2) / SOON << 12;
+}
+
+/* How many cycles has it counted, in units of SOON? */
+static uint64_t cycles(void)
+{
+    return l2_get(L2_PMC6) / SOON;
+}
+
+static void clear_cycles(void)
+{
+    l2_set(L2_PMC6, 0);
+}
+
+/* How far was the timebase that the guest read ahead, in units of SHIFT? */
+static uint64_t offset(void)
+{
+    return (l2_get(L2_GPR3) - timebase() + SHIFT / 2) / SHIFT;
+}
+
+static void set_heir(void)
+{
+    l2_set(L2_HEIR, UNTOUCHED);
 }
 
 /* After a thousand instructions, the counter is negative */
@@ -381,6 +420,12 @@ static void alert_own(void)
     __asm__ volatile("mtspr 795, %0\n\tmtspr 792, %1"
                      : : "r"(PMAE | PMC_N_CE), "r"((1U << 31) - 1000000));
     l2_set(L2_MMCR0, PMAE | PMC_N_CE);
+}
+
+/* The partition's own interrupts are little-endian, the guest's are not */
+static void turn_own(void)
+{
+    hcall(H_SET_MODE, LITTLE_ENDIAN, INTERRUPT_ENDIAN, 0, 0, 0);
 }
 
 static void set_watchpoint(void)
@@ -520,7 +565,7 @@ static const struct {
     { "own-timer", spin, 0, 0, moved, SOON / 2, SOON, set_own, NULL },
     { "narrow", spin, 0, LPCR_LD, delay, -SOON, SOON, NULL, NULL },
     { "over", spin, MSR_EE, 0, gpr3, LATER, OVER, NULL, NULL },
-    { "never", spin, MSR_EE, 0, gpr3, SOON, NEVER, NULL, NULL },
+    { "never", spin, MSR_EE, 0, gpr3, SOON, NEVER, turn_own, NULL },
     { "beyond", spin, MSR_EE, 0, gpr3, SOON, BEYOND, NULL, NULL },
     { "mediated", spin, MSR_EE, LPCR_MER, gpr3, LATER, SOON, NULL, NULL },
     { "masked", spin, 0, LPCR_MER, gpr3, LATER, SOON, NULL, NULL },
@@ -543,17 +588,21 @@ static const struct {
       NULL },
     { "own-watched", store, 0, 0, own_hits, LATER, SOON, watch_own, NULL },
     { "counted", spin, 0, 0, counted, LATER, SOON, start_counters, NULL },
+    { "cycles", spin, 0, 0, cycles, LATER, SOON, clear_cycles, NULL },
+    { "offset", read_timebase, 0, 0, offset, LATER, SOON, shift, NULL },
     { "alerted", spin, MSR_EE, 0, gpr3, LATER, SOON, alert_soon, NULL },
     { "own-alert", spin, MSR_EE, 0, gpr3, LATER, SOON, alert_own, NULL },
     { "set-mode", stale, 0, 0, gpr3, LATER, LATER, NULL, set_mode },
     { "waiting", pause, 0, 0, gpr3, LATER, SOON, NULL, NULL },
     { "woken", doze, 0, 0, gpr3, SOON, LATER, NULL, NULL },
     { "deleted", pause, 0, 0, new_number, LATER, LATER, NULL, replace },
+    { "gone", stale, 0, 0, gpr3, LATER, LATER, NULL, delete },
     { "signalled", stale, 0, 0, gpr3, LATER, LATER, NULL, signal_first },
     { "shifted", stale, 0, 0, shifted, LATER, LATER, NULL,
       shift_and_take_away },
     { "announced", pause, 0, 0, waiting, LATER, LATER, announce, NULL },
     { "invalid", invalid, 0, 0, prefix, LATER, SOON, NULL, NULL },
+    { "valid", spin, 0, 0, prefix, LATER, SOON, set_heir, NULL },
     { "unchanged", change, 0, 0, hdsisr, LATER, SOON, NULL, NULL },
     { "own-unchanged", change_own, MSR_DR, 0, gpr3, LATER, SOON, map_processes,
       NULL },

@@ -22,7 +22,7 @@ enum l2_state {
     /* of the interrupt that it left with */
     L2_HDSISR, L2_HEIR,
     /* v2 only */
-    L2_VPA, L2_MMCR0, L2_PMC5,
+    L2_VPA, L2_MMCR0, L2_PMC5, L2_PMC6,
     L2_STATES
 };
 
@@ -39,7 +39,7 @@ bool l2_is_known(void);
 void l2_set(enum l2_state what, uint64_t value);
 uint64_t l2_get(enum l2_state what);
 
-/* Returns the vector that the guest left with */
+/* Returns the vector that the guest left with, and the result with v2 */
 uint64_t enter_l2(void);
 
 /* Invalidates the guest's translations on all CPUs; returns the result */
