@@ -56,7 +56,8 @@ NUMBER = r'(?<![\w.])((?:0x[0-9a-fA-F]+|\d+)[UL]*)\b'
 OPERATORS = (
     (r' ([-+|&]=|[<>=!]=|<<|>>|[-+*/<>&|])(?=\s)|\b(true|false)\b', lambda old, _: [SWAPPED[old]]),
     (NUMBER, lambda old, _: ['1'] if old == '0' else ['0', f'({old} + 1)']),
-    (r'\b([A-Z][A-Z0-9_]+)\b(?!\()(?<!NULL)', lambda old, _: [f'({old} + 1)']),
+    # another bit of -d changes nothing, and callers do not tell one errno from another
+    (r'\b((?!LOG_|E[A-Z]+\b)[A-Z][A-Z0-9_]+)\b(?!\()(?<!NULL)', lambda old, _: [f'({old} + 1)']),
     (r'([!~])(?=[\w(])', lambda *_: ['']),
     (rf'\bif ({PARENS})', lambda *_: ['(true)', '(false)']),
     (rf'\bwhile ({PARENS})', lambda *_: ['(false)']),
