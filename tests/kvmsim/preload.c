@@ -78,16 +78,6 @@ static int new_file(FileKind kind)
     return fd;
 }
 
-static long api_version(Vcpu *vcpu, void *arg)
-{
-    return KVM_API_VERSION;
-}
-
-static long vcpu_mmap_size(Vcpu *vcpu, void *arg)
-{
-    return RUN_SIZE;
-}
-
 static long create_vm(Vcpu *vcpu, void *arg)
 {
     long type = (long)arg;      /* 0: any, 1: HV, 2: PR */
@@ -112,26 +102,17 @@ static long create_vcpu(Vcpu *vcpu, void *arg)
     return fd;
 }
 
-/* For ioctls that have no visible effect on a simulated guest. */
-static long nothing(Vcpu *vcpu, void *arg)
-{
-    return 0;
-}
-
 /* The guest never adds an entry to its hash table, so the file is empty. */
 static long htab_fd(Vcpu *vcpu, void *arg)
 {
     return memfd_create("kvmsim-htab", MFD_CLOEXEC);
 }
 
-static long not_in_this_kernel(Vcpu *vcpu, void *arg)
-{
-    return -ENOTTY;
-}
-
 /*
  * The ioctls; the first matching row is used, so specific rows come first.
  * SUBJECT limits a row to one register or extension, with its own counter.
+ * CONSTANT always answers VALUE: 0 if the ioctl has no visible effect on a
+ * simulated guest, and -ENOTTY if the kernel does not have it.
  */
 static struct {
     FileKind on;
@@ -139,11 +120,14 @@ static struct {
     uint64_t subject;
     Handler *answer;
     const char *name;
+    long value;                 /* without ANSWER */
     unsigned long count;
 } calls[] = {
-#define ROW(on, request, answer) { on, request, ANY, answer, #request, 0 }
+#define ROW(on, request, answer) { on, request, ANY, answer, #request, 0, 0 }
+#define CONSTANT(on, request, value) \
+    { on, request, ANY, NULL, #request, value, 0 }
 #define SUBJECT(on, request, subject, answer, name) \
-    { on, request, subject, answer, #request ":" name, 0 }
+    { on, request, subject, answer, #request ":" name, 0, 0 }
     SUBJECT(VCPU, KVM_SET_ONE_REG, KVM_REG_PPC_ARCH_COMPAT, vcpu_set_compat,
             "ARCH_COMPAT"),
     SUBJECT(VCPU, KVM_GET_ONE_REG, KVM_REG_PPC_ARCH_COMPAT, vcpu_get_compat,
@@ -154,8 +138,8 @@ static struct {
             vm_check_extension, "PPC_COMPAT_CAPS"),
     SUBJECT(SYSTEM, KVM_CHECK_EXTENSION, KVM_CAP_PPC_COMPAT_CAPS,
             vm_check_extension, "PPC_COMPAT_CAPS"),
-    ROW(SYSTEM, KVM_GET_API_VERSION, api_version),
-    ROW(SYSTEM, KVM_GET_VCPU_MMAP_SIZE, vcpu_mmap_size),
+    CONSTANT(SYSTEM, KVM_GET_API_VERSION, KVM_API_VERSION),
+    CONSTANT(SYSTEM, KVM_GET_VCPU_MMAP_SIZE, RUN_SIZE),
     ROW(SYSTEM, KVM_CREATE_VM, create_vm),
     ROW(SYSTEM, KVM_CHECK_EXTENSION, vm_check_extension),
     ROW(VM, KVM_CHECK_EXTENSION, vm_check_extension),
@@ -163,7 +147,7 @@ static struct {
     ROW(VM, KVM_ENABLE_CAP, vm_enable_cap),
     ROW(VM, KVM_SET_USER_MEMORY_REGION, vm_memory_region),
     /* a simulated guest writes no memory, so that no page is ever dirty */
-    ROW(VM, KVM_GET_DIRTY_LOG, nothing),
+    CONSTANT(VM, KVM_GET_DIRTY_LOG, 0),
     ROW(VM, KVM_PPC_GET_SMMU_INFO, vm_smmu_info),
     ROW(VM, KVM_PPC_GET_RMMU_INFO, vm_rmmu_info),
     ROW(VM, KVM_PPC_GET_CPU_CHAR, vm_cpu_char),
@@ -171,10 +155,10 @@ static struct {
     ROW(VM, KVM_PPC_ALLOCATE_HTAB, vm_allocate_htab),
     ROW(VM, KVM_PPC_GET_COMPAT_CAPS, vm_compat_caps),
     ROW(VM, KVM_PPC_GET_HTAB_FD, htab_fd),
-    ROW(VM, KVM_PPC_CONFIGURE_V3_MMU, nothing),
-    ROW(VM, KVM_IOEVENTFD, nothing),
-    ROW(VM, KVM_PPC_SVM_OFF, not_in_this_kernel),
-    ROW(VCPU, KVM_GET_STATS_FD, not_in_this_kernel),
+    CONSTANT(VM, KVM_PPC_CONFIGURE_V3_MMU, 0),
+    CONSTANT(VM, KVM_IOEVENTFD, 0),
+    CONSTANT(VM, KVM_PPC_SVM_OFF, -ENOTTY),
+    CONSTANT(VCPU, KVM_GET_STATS_FD, -ENOTTY),
     ROW(VCPU, KVM_RUN, vcpu_run),
     ROW(VCPU, KVM_ENABLE_CAP, vcpu_enable_cap),
     ROW(VCPU, KVM_GET_REGS, vcpu_get_regs),
@@ -183,9 +167,10 @@ static struct {
     ROW(VCPU, KVM_SET_SREGS, vcpu_set_sregs),
     ROW(VCPU, KVM_GET_ONE_REG, vcpu_get_reg),
     ROW(VCPU, KVM_SET_ONE_REG, vcpu_set_reg),
-    ROW(VCPU, KVM_SET_SIGNAL_MASK, nothing),
-    ROW(VCPU, KVM_INTERRUPT, nothing),
+    CONSTANT(VCPU, KVM_SET_SIGNAL_MASK, 0),
+    CONSTANT(VCPU, KVM_INTERRUPT, 0),
 #undef ROW
+#undef CONSTANT
 #undef SUBJECT
 };
 
@@ -248,7 +233,8 @@ static long answer(int fd, uint32_t request, void *arg)
         }
         calls[i].count++;
         note[0] = '\0';
-        ret = calls[i].answer(files[fd].vcpu, arg);
+        ret = calls[i].answer ? calls[i].answer(files[fd].vcpu, arg)
+                              : calls[i].value;
         trace_call(fd, calls[i].name, ret);
         return ret;
     }
