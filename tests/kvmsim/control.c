@@ -186,15 +186,10 @@ static const char *do_refused(char **words)
     return silent;
 }
 
-static void put_count(const char *name, unsigned long count)
-{
-    fprintf(out, " %s=%lu", name, count);
-}
-
 static const char *do_counts(char **words)
 {
     fputs("ok", out);
-    sim_counts(put_count);
+    sim_counts(out);
     fputc('\n', out);
     return silent;
 }
@@ -241,35 +236,29 @@ static const char *run_command(char *line)
 }
 
 /* Read and run a command; return false if the runner closed the socket. */
-static bool read_command(char **line, size_t *size, bool lock)
+static bool read_command(void)
 {
+    static char *line;
+    static size_t size;
     const char *why;
 
-    if (getline(line, size, in) < 0) {
+    if (getline(&line, &size, in) < 0) {
         return false;
     }
-    if (lock) {
-        pthread_mutex_lock(&sim_lock);
-    }
-    why = run_command(*line);
+    pthread_mutex_lock(&sim_lock);
+    why = run_command(line);
     if (why != silent) {
         fprintf(out, why ? "no %s\n" : "ok\n", why);
     }
     fflush(out);
-    if (lock) {
-        pthread_mutex_unlock(&sim_lock);
-    }
+    pthread_mutex_unlock(&sim_lock);
     return true;
 }
 
 static void *listen_forever(void *opaque)
 {
-    char *line = NULL;
-    size_t size = 0;
-
-    while (read_command(&line, &size, true)) {
+    while (read_command()) {
     }
-    free(line);
     return NULL;
 }
 
@@ -277,8 +266,6 @@ void control_start(void)
 {
     const char *fd = getenv("KVMSIM_FD");
     int copy;
-    char *line = NULL;
-    size_t size = 0;
     sigset_t all, old;
     pthread_t thread;
 
@@ -297,12 +284,11 @@ void control_start(void)
     /* exit() locks all streams, but the thread holds this one in getline() */
     __fsetlocking(in, FSETLOCKING_BYCALLER);
     while (!started) {
-        if (!read_command(&line, &size, false)) {
+        if (!read_command()) {
             fprintf(stderr, "kvmsim: the control socket closed early\n");
             exit(EXIT_FAILURE);
         }
     }
-    free(line);
     /* QEMU's signals are for QEMU's threads */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);

@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <linux/kvm.h>
 
 /* Newer than the headers that a cross compiler comes with. */
@@ -119,10 +120,10 @@ void sim_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* One line in the trace. */
 void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool sim_trace_to(const char *path);
-/* Pass each counter that is not 0 to PUT, and reset it. */
-void sim_counts(void (*put)(const char *name, unsigned long count));
+/* Write each counter that is not 0 to OUT, and reset it. */
+void sim_counts(FILE *out);
 
-/* Read the settings from the control socket, then listen to it. */
+/* Read the settings from the control socket, then listen to it; not locked. */
 void control_start(void);
 /* Tell the runner something that it did not ask for. */
 void control_event(const char *format, ...)

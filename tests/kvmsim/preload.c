@@ -174,11 +174,11 @@ static struct {
 #undef SUBJECT
 };
 
-void sim_counts(void (*put)(const char *name, unsigned long count))
+void sim_counts(FILE *out)
 {
     for (size_t i = 0; i < COUNT(calls); i++) {
         if (calls[i].count) {
-            put(calls[i].name, calls[i].count);
+            fprintf(out, " %s=%lu", calls[i].name, calls[i].count);
             calls[i].count = 0;
         }
     }
@@ -287,8 +287,8 @@ static int open_kvm(void)
 {
     int fd;
 
-    pthread_mutex_lock(&sim_lock);
     control_start();
+    pthread_mutex_lock(&sim_lock);
     fd = new_file(SYSTEM);
     pthread_mutex_unlock(&sim_lock);
     return fd;
