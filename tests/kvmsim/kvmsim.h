@@ -104,8 +104,7 @@ Handler vm_check_extension, vm_enable_cap, vm_memory_region, vm_smmu_info,
         vm_rmmu_info, vm_cpu_char, vm_allocate_htab, vm_compat_caps,
         vm_pvinfo;
 Handler vcpu_get_regs, vcpu_set_regs, vcpu_get_sregs, vcpu_set_sregs,
-        vcpu_get_reg, vcpu_set_reg, vcpu_get_compat, vcpu_set_compat,
-        vcpu_enable_cap, vcpu_run;
+        vcpu_get_reg, vcpu_set_reg, vcpu_set_compat, vcpu_enable_cap, vcpu_run;
 
 /* Make EXTENSION answer VALUE; false if this kernel does not know it. */
 bool vm_set_extension(long extension, int value);

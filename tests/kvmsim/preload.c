@@ -130,8 +130,6 @@ static struct {
     { on, request, subject, answer, #request ":" name, 0, 0 }
     SUBJECT(VCPU, KVM_SET_ONE_REG, KVM_REG_PPC_ARCH_COMPAT, vcpu_set_compat,
             "ARCH_COMPAT"),
-    SUBJECT(VCPU, KVM_GET_ONE_REG, KVM_REG_PPC_ARCH_COMPAT, vcpu_get_compat,
-            "ARCH_COMPAT"),
     SUBJECT(VCPU, KVM_SET_ONE_REG, KVM_REG_PPC_TB_OFFSET, vcpu_set_reg,
             "TB_OFFSET"),
     SUBJECT(VM, KVM_CHECK_EXTENSION, KVM_CAP_PPC_COMPAT_CAPS,

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -34,16 +33,13 @@ Vcpu *vcpu_new(int id, struct kvm_run *run)
     return vcpu;
 }
 
-static bool same_core(const Vcpu *a, const Vcpu *b)
-{
-    return a->id / kernel.threads_per_core == b->id / kernel.threads_per_core;
-}
-
 /* A refusal with poison stops the core until each thread has a valid mode. */
 bool vcpu_runnable(const Vcpu *vcpu)
 {
+    int core = vcpu->id / kernel.threads_per_core;
+
     for (const Vcpu *other = vcpus; other; other = other->next) {
-        if (!other->sane && same_core(other, vcpu)) {
+        if (!other->sane && other->id / kernel.threads_per_core == core) {
             return false;
         }
     }
@@ -138,14 +134,6 @@ long vcpu_set_reg(Vcpu *vcpu, void *arg)
     return copy_reg(vcpu, arg, true);
 }
 
-long vcpu_get_compat(Vcpu *vcpu, void *arg)
-{
-    struct kvm_one_reg *one = arg;
-
-    memcpy((void *)(uintptr_t)one->addr, &vcpu->compat, sizeof(vcpu->compat));
-    return 0;
-}
-
 static const Refusal *find_refusal(const Vcpu *vcpu, uint32_t value)
 {
     for (int i = 0; i < kernel.refusals; i++) {
@@ -179,6 +167,7 @@ long vcpu_set_compat(Vcpu *vcpu, void *arg)
     }
     vcpu->sane = true;
     vcpu->compat = value;
+    memcpy(find_reg(vcpu, one->id)->value, &value, sizeof(value));
     return 0;
 }
 
@@ -196,8 +185,9 @@ static void deliver_hypercall(struct kvm_run *run)
  * Sleep until the doorbell rings or QEMU kicks the vCPU.  The kick is a signal
  * whose handler sets immediate_exit.  Block signals from the check of
  * immediate_exit until ppoll() waits: a kick in between would be lost.
+ * Return whether it was the doorbell.
  */
-static long wait_for_work(Vcpu *vcpu)
+static bool wait_for_work(Vcpu *vcpu)
 {
     struct pollfd doorbell = { .fd = guest.doorbell, .events = POLLIN };
     sigset_t all, old;
@@ -212,14 +202,8 @@ static long wait_for_work(Vcpu *vcpu)
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_mutex_lock(&sim_lock);
-    if (ready <= 0) {
-        return -EINTR;
-    }
     /* NOLINTNEXTLINE(clang-analyzer-unix.BlockInCriticalSection): it does not */
-    if (read(guest.doorbell, &rings, sizeof(rings)) < 0) {
-        return -EINTR;
-    }
-    return 0;
+    return ready > 0 && read(guest.doorbell, &rings, sizeof(rings)) >= 0;
 }
 
 long vcpu_run(Vcpu *vcpu, void *arg)
@@ -238,7 +222,7 @@ long vcpu_run(Vcpu *vcpu, void *arg)
                       (long)vcpu->run->papr_hcall.ret);
             control_event("idle %u", guest.sequence);
         }
-        if (wait_for_work(vcpu) < 0) {
+        if (!wait_for_work(vcpu)) {
             break;
         }
     }

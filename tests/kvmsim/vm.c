@@ -172,7 +172,7 @@ size_t vm_copy(uint64_t address, void *bytes, size_t len, bool to_guest)
 /* The page sizes of a hash MMU since POWER5+, with 64 KiB pages. */
 long vm_smmu_info(Vcpu *vcpu, void *arg)
 {
-    static const struct kvm_ppc_smmu_info info = {
+    *(struct kvm_ppc_smmu_info *)arg = (struct kvm_ppc_smmu_info) {
         .flags = KVM_PPC_PAGE_SIZES_REAL | KVM_PPC_1T_SEGMENTS,
         .slb_size = 32,
         .sps = {
@@ -184,21 +184,17 @@ long vm_smmu_info(Vcpu *vcpu, void *arg)
             { .page_shift = 34, .slb_enc = 0x120, .enc = { { 34, 3 } } },
         },
     };
-
-    memcpy(arg, &info, sizeof(info));
     return 0;
 }
 
 /* The page sizes of a radix MMU: AP value in the top 3 bits, then shift. */
 long vm_rmmu_info(Vcpu *vcpu, void *arg)
 {
-    static const struct kvm_ppc_rmmu_info info = {
+    *(struct kvm_ppc_rmmu_info *)arg = (struct kvm_ppc_rmmu_info) {
         .ap_encodings = {
             0u << 29 | 12, 5u << 29 | 16, 1u << 29 | 21, 2u << 29 | 30
         },
     };
-
-    memcpy(arg, &info, sizeof(info));
     return 0;
 }
 
