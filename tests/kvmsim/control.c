@@ -2,7 +2,7 @@
  * The control socket: one command per line, one answer per line.
  *
  * Commands set the answers of the simulated kernel, make the guest do
- * something, and query the state of KVM.  An answer begins with "ok" or "no"; a
+ * something, and query the state of KVM.  An answer ends with "ok" or "no"; a
  * line that begins with "event" is not an answer.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -43,12 +43,10 @@ static uint64_t number(const char *word)
 }
 
 /*
- * A command returns NULL to answer "ok", a reason to answer "no REASON", or
- * "silent" if it has printed its own answer.
+ * A command prints the words of its answer, if it has any, and returns NULL; or
+ * it prints nothing, and returns the reason.
  */
 typedef const char *Command(char **words);
-
-static const char silent[] = "";
 
 static const char *do_go(char **words)
 {
@@ -91,16 +89,13 @@ static const char *do_caps_error(char **words)
 /* refuse VCPU VALUE ERRNO POISON */
 static const char *do_refuse(char **words)
 {
-    Refusal *refusal = &kernel.refusal[kernel.refusals];
-
     if (kernel.refusals == COUNT(kernel.refusal)) {
         return "too many refusals";
     }
-    refusal->vcpu = number(words[0]);
-    refusal->value = number(words[1]);
-    refusal->error = number(words[2]);
-    refusal->poison = number(words[3]);
-    kernel.refusals++;
+    kernel.refusal[kernel.refusals++] = (Refusal) {
+        .vcpu = number(words[0]), .value = number(words[1]),
+        .error = number(words[2]), .poison = number(words[3])
+    };
     return NULL;
 }
 
@@ -133,8 +128,8 @@ static const char *do_peek(char **words)
     if (vm_copy(number(words[0]), &word, sizeof(word), false) < sizeof(word)) {
         return "not in RAM";
     }
-    fprintf(out, "ok %d\n", (int32_t)be32toh(word));
-    return silent;
+    fprintf(out, "%d ", (int32_t)be32toh(word));
+    return NULL;
 }
 
 /* hypercall NR [ARG...]: vCPU 0 makes it when it next runs */
@@ -152,8 +147,8 @@ static const char *do_hypercall(char **words)
     if (write(guest.doorbell, &ring, sizeof(ring)) < 0) {
         return "the doorbell does not work";
     }
-    fprintf(out, "ok %u\n", guest.sequence);
-    return silent;
+    fprintf(out, "%u ", guest.sequence);
+    return NULL;
 }
 
 /* What the last hypercall returned, even if the guest has not run since */
@@ -162,36 +157,32 @@ static const char *do_result(char **words)
     if (!vcpus || guest.call < CALLED) {
         return "the guest has made no hypercall";
     }
-    fprintf(out, "ok %ld\n", (long)vcpus->run->papr_hcall.ret);
-    return silent;
+    fprintf(out, "%ld ", (long)vcpus->run->papr_hcall.ret);
+    return NULL;
 }
 
 /* For each vCPU: ID:MODE:1 if it runs, 0 if not */
 static const char *do_modes(char **words)
 {
-    fputs("ok", out);
     for (Vcpu *vcpu = vcpus; vcpu; vcpu = vcpu->next) {
-        fprintf(out, " %d:0x%08x:%d", vcpu->id, vcpu->compat,
+        fprintf(out, "%d:0x%08x:%d ", vcpu->id, vcpu->compat,
                 vcpu_runnable(vcpu));
     }
-    fputc('\n', out);
-    return silent;
+    return NULL;
 }
 
 /* How many modes were refused since this was last asked */
 static const char *do_refused(char **words)
 {
-    fprintf(out, "ok %lu\n", kernel.refused);
+    fprintf(out, "%lu ", kernel.refused);
     kernel.refused = 0;
-    return silent;
+    return NULL;
 }
 
 static const char *do_counts(char **words)
 {
-    fputs("ok", out);
     sim_counts(out);
-    fputc('\n', out);
-    return silent;
+    return NULL;
 }
 
 static const struct {
@@ -247,9 +238,7 @@ static bool read_command(void)
     }
     pthread_mutex_lock(&sim_lock);
     why = run_command(line);
-    if (why != silent) {
-        fprintf(out, why ? "no %s\n" : "ok\n", why);
-    }
+    fprintf(out, why ? "%s no\n" : "ok\n", why);
     fflush(out);
     pthread_mutex_unlock(&sim_lock);
     return true;

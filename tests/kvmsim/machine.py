@@ -47,7 +47,11 @@ class Machine:
         try:
             # close our copy of QEMU's end, or we would not notice when QEMU ends
             with theirs:
-                self.spawn(emulator.command(qemu, settings, home, incoming, disk), theirs, env or {})
+                # pylint: disable-next=consider-using-with
+                self.process = subprocess.Popen(
+                    emulator.command(qemu, settings, home, incoming, disk), bufsize=0, stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[theirs.fileno()], start_new_session=True,
+                    cwd=home, env={**os.environ, **(env or {}), 'KVMSIM_FD': str(theirs.fileno())})
             for source, handler in ((self.process.stdout, self.on_qmp), (self.process.stderr, self.on_stderr),
                                     (self.control, self.on_control)):
                 os.set_blocking(source.fileno(), False)
@@ -58,13 +62,6 @@ class Machine:
         except BaseException:
             self.close()
             raise
-
-    def spawn(self, command, control, env):
-        # pylint: disable-next=consider-using-with
-        self.process = subprocess.Popen(
-            command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            pass_fds=[control.fileno()], start_new_session=True, cwd=self.home,
-            env={**os.environ, **env, 'KVMSIM_FD': str(control.fileno())})
 
     def close(self):
         if self.process:
@@ -102,7 +99,7 @@ class Machine:
     def on_control(self, line):
         kind, _, rest = line.partition(' ')
         if kind != 'event':
-            self.answers.append((kind, rest))
+            self.answers.append(line.split())
         elif rest.startswith('unmodeled'):
             self.unmodeled.append(rest)
         else:
@@ -199,10 +196,10 @@ class Machine:
         with contextlib.suppress(OSError):
             self.control.sendall(line.encode() + b'\n')
         self.wait('answer of the simulated kernel', lambda: self.answers)
-        kind, rest = self.answers.popleft()
+        *words, kind = self.answers.popleft()
         if kind != 'ok':
-            raise Error(f'the simulated kernel does not accept "{line[:60]}": {rest}')
-        return rest.split()
+            raise Error(f'the simulated kernel does not accept "{line[:60]}": {" ".join(words)}')
+        return words
 
     def counts(self):
         """The ioctls since the last call, by kind."""

@@ -176,7 +176,7 @@ void sim_counts(FILE *out)
 {
     for (size_t i = 0; i < COUNT(calls); i++) {
         if (calls[i].count) {
-            fprintf(out, " %s=%lu", calls[i].name, calls[i].count);
+            fprintf(out, "%s=%lu ", calls[i].name, calls[i].count);
             calls[i].count = 0;
         }
     }
@@ -187,7 +187,6 @@ static uint64_t subject_of(uint32_t request, const void *arg)
     const struct kvm_one_reg *reg = arg;
 
     switch (request) {
-    case KVM_GET_ONE_REG:
     case KVM_SET_ONE_REG:
         return reg->id;
     case KVM_CHECK_EXTENSION:
