@@ -77,7 +77,6 @@ def open_tree(base):
 
 
 def one_at_a_time():
-    """Keep other grafts and refreshes out."""
     return locked('graft', 'waiting for another scripts/graft to end')
 
 

@@ -62,7 +62,6 @@ def monitor(run, words):
 
 
 def describe(run, path, name):
-    """Get the description of a property."""
     run.act()
     kind = run.machine.query('qom-get', path=path, property='type')
     listed = run.machine.query('qom-list-properties', typename=kind)

@@ -42,14 +42,13 @@ def run_seeds(path, first, seconds):
     """Run seeds from FIRST on for SECONDS on the QEMU at PATH; return 0 if none fails."""
     say(f'seeds from {first} on, {seconds} seconds')
     began = time.monotonic()
-    until = began + seconds
     seeds = itertools.count(first)
     bad, runs, calls, refusals = [], 0, 0, 0
     with workers(JOBS, machine.interrupted.set) as pool:
         going = {}
         while going or not runs:
             # at least one seed, so that --seconds 0 repeats a single seed
-            while len(going) < JOBS and (not runs + len(going) or time.monotonic() < until):
+            while len(going) < JOBS and (not runs + len(going) or time.monotonic() < began + seconds):
                 seed = next(seeds)
                 going[pool.submit(one, seed, path)] = seed
             done, _ = concurrent.futures.wait(going, return_when='FIRST_COMPLETED')
@@ -59,7 +58,7 @@ def run_seeds(path, first, seconds):
                 if wrong:
                     bad.append(seed)
                     print(f'seed {seed}: {wrong}', flush=True)
-    rate = calls / (time.monotonic() - began)
-    print(f'{runs} scenarios, {calls} CAS calls ({rate:.1f} per second), {refusals} modes refused by KVM: '
+    print(f'{runs} scenarios, {calls} CAS calls ({calls / (time.monotonic() - began):.1f} per second), '
+          f'{refusals} modes refused by KVM: '
           + (f'failed: seeds {", ".join(map(str, bad))}' if bad else 'clean'))
     return bool(bad)

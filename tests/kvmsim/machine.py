@@ -75,8 +75,6 @@ class Machine:
         self.watch.close()
         shutil.rmtree(self.home, ignore_errors=True)
 
-    # What QEMU writes, line by line.
-
     def on_qmp(self, line):
         try:
             message = json.loads(line)
@@ -188,8 +186,6 @@ class Machine:
 
     def state(self):
         return self.query('query-status')['status']
-
-    # The simulated kernel.
 
     def kernel(self, line):
         """Send a command to the simulated kernel, and return the words of its answer."""

@@ -136,8 +136,6 @@ class Guarded(Run):
             if returned != power.RETURNS['H_HARDWARE']:
                 raise Failed(f'the guest got {returned}, but shares no mode with the host')
 
-    # Rules.
-
     def check_start(self):
         """Check that QEMU exited at start with a message, and because the mode of the reset was refused."""
         self.source.wait_exit()

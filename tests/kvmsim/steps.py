@@ -13,7 +13,6 @@ from tests.kvmsim.grammar import STEPS
 from tests.kvmsim.guest import Guest
 from tests.kvmsim.machine import Failed, Machine
 
-# The steps that may follow a refused command
 AFTER_REFUSAL = ('refused', 'prints', 'omits', 'exits')
 
 
@@ -72,8 +71,6 @@ class Run:
         for machine in self.machines:
             if machine.unmodeled:
                 raise Failed(f'the simulated KVM does not model {machine.unmodeled[0]}')
-
-    # For the actions and checks.
 
     def act(self):
         """Start a new action: checks after it ignore earlier messages and results."""

@@ -40,8 +40,7 @@ def checks(table, shown):
     """(what is checked, what is wrong)"""
     yield 'the three verdicts', [] if [table[0].verdict(one) for one in (table[0].patched, 'hung', 'cannot')] == [
         matrix.RIGHT, matrix.WRONG, matrix.CANNOT] else ['wrong']
-    every = [*shown.iter()]
-    ids = [element.get('id') for element in every if element.get('id')]
+    ids = [element.get('id') for element in shown.iter() if element.get('id')]
     links = [link.get('href') for link in shown.iter('a')]
     rows = {row.get('id'): row for row in shown.iter('tr') if row.get('id')}
     cells = {link.get('href')[1:]: link for link in shown.findall('.//a[@class="marks"]')}

@@ -205,7 +205,6 @@ def modes(host):
 
 
 def derived(guest):
-    """The PROPERTIES of a guest."""
     found = {}
     for name in PROPERTIES:
         with contextlib.suppress(stack.Refused, stack.Timeout):

@@ -25,7 +25,6 @@ WATCH = f'''tail -q -n +1 -F {LOGS} 2>/dev/null | sed -n \
 -e 's/.*: shutting down, reason=crashed/qemu: exit crashed/p' &'''
 SOCKET = 'qemu+unix:///system?socket=/{}/run/libvirt/libvirt-sock'
 ERRORS = "sed -n 's/.* error : [^ ]* : /error: /p' /one/var/log/libvirt/qemu/libvirtd.log"
-# The host's <cpu>
 OWN_CPU = f"virsh -q -c {SOCKET.format('one')} capabilities | sed -n '/<cpu>/,/<.cpu>/p'"
 # libvirt's message about an unknown CPU
 NO_MODEL = "refused: .*CPU mode 'host-model' .* is not supported by hypervisor"
@@ -126,10 +125,9 @@ def l1_initrd(config, kernel, qemu):
     programs = {name: root / name for name in PROGRAMS}
     maps = {str(path.relative_to(root)): path for path in root.glob('usr/share/libvirt/cpu_map/*.xml')}
     found = images.libraries(root, *programs.values())
-    loader = {'lib64/ld64.so.2': found['ld64.so.2']}
     return images.l1_initrd(config, kernel, qemu, f'libvirt-{config.libvirt}', {
-        **{f'usr/lib/{name}': path for name, path in found.items()}, **loader, **programs, **maps,
-        'libvirt/start': HERE / 'libvirt-l1', 'libvirt/domain.xml': HERE / 'libvirt-domain.xml'})
+        **{f'usr/lib/{name}': path for name, path in found.items()}, 'lib64/ld64.so.2': found['ld64.so.2'],
+        **programs, **maps, 'libvirt/start': HERE / 'libvirt-l1', 'libvirt/domain.xml': HERE / 'libvirt-domain.xml'})
 
 
 def facts(config, l1):
@@ -143,7 +141,6 @@ def facts(config, l1):
 
 
 def steps_for(config, l1):
-    """The STEPS for this host."""
     known, unknown = facts(config, l1), config.libvirt == 'trixie' and config.host in UNKNOWN
     filled = [fill(step, known) for step in STEPS if config.host in step.hosts]
     return [step._replace(sees=step.unknown, distro=ALWAYS) if step.unknown and unknown else step

@@ -80,7 +80,6 @@ def carry(guest, host, place, uri):
 
 
 def hotplug(guest):
-    """Plug one core."""
     before = int(guest.report.values['cpus'])
     free = [slot for slot in guest.ask('query-hotpluggable-cpus') if 'qom-path' not in slot]
     if not free:

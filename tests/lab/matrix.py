@@ -14,7 +14,6 @@ LOGICAL = {0x0f000004: 'power8', 0x0f000005: 'power9', 0x0f000006: 'power10', 0x
 # The QEMUs that the table has an expected outcome for
 QEMUS = ('distro', 'patched')
 RIGHT, WRONG, CANNOT = 'right', 'wrong', 'cannot'
-# The columns whose values can be several
 SEVERAL = ('api', 'kernel', 'pages')
 
 

@@ -120,7 +120,6 @@ class Run:
         return dataclasses.replace(self, host=self.to[0], compat=self.to[1], to=(self.host, self.compat))
 
     def binary(self):
-        """The QEMU that runs L2."""
         return binaries.qemus([self.qemu], self.qemu_root)[0]
 
     def l1(self):
@@ -147,7 +146,6 @@ def run_of(args, **usual):
 
 
 def run_of_row(row, qemu, qemu_root=None):
-    """The run of ROW with QEMU."""
     parser = Parser()
     add_run(parser)
     return run_of(parser.parse_args(row.options()), qemu=qemu, qemu_root=qemu_root, timeout=600)

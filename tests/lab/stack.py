@@ -191,7 +191,6 @@ class Stack:
         self.deadline = time.monotonic() + config.timeout
 
     def launch(self, guest):
-        """Start the QEMU of GUEST in L1."""
         # sed marks QEMU's output; the exit status follows on a separate line
         command = l2_command(self.config, guest.console, guest.monitor, guest.extra)
         self.send('l1', f'{{ {command}; status=$?; echo; echo "exit $status"; }} </dev/null 2>&1 | '
@@ -205,7 +204,6 @@ class Report:
         self.values, self.complete = {}, False
 
     def take(self, text):
-        """Parse a line."""
         found = re.match(r'probe: (\w+)=(.*)', text)
         if found:
             self.values[found[1]] = found[2].strip()

@@ -72,7 +72,6 @@ def run_rows(table, qemus, live, jobs=JOBS, qemu_root=None):
 
 
 def describe(result):
-    """The result of a run as text."""
     l1, seconds = result['l1'], result['seconds']
     yield f'L0: {result["l0"]["qemu"]}, {result["l0"]["machine"]}'
     yield f'L1: {l1["cpu"]} ({l1["cpu_version"]}), Linux {l1["kernel"]}, ' \

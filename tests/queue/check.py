@@ -140,7 +140,6 @@ def check_worktrees(tree):
 
 
 def check_neither(tree):
-    """Check that graft refuses a base with half of upstream's own version."""
     (function, caller), (header, word) = FUNCTION, HEADER
     with checkout(tree, BASE_REF, function, header) as copy:
         (copy.path / function).write_text(f'{tree.show(BASE_REF, function)}/* {caller} */\n')
@@ -243,7 +242,6 @@ def interface(folder, asm):
 
 
 def check_headers(tree):
-    """Check that our linux-headers agree with the kernel's own header."""
     for suite, version in kernels.by_interface('linux-libc-dev'):
         with contextlib.suppress(Error):
             kernel = Suite(suite, 'ppc64el').root('linux-libc-dev', ['linux-libc-dev'], closure=False)
