@@ -5,6 +5,7 @@
   buffer COUNT ID:VALUE...              write a guest state buffer; VALUE is bytes
   shows ID:VALUE...                     these are the elements of the buffer now
   store ADDRESS VALUE                   write a doubleword
+  load ADDRESS VALUE                    read it
   each FIRST LAST STEP                  do STEP with each number instead of *
   migrate [debian]                      go on in another QEMU, or in Debian's
 """
@@ -24,7 +25,7 @@ RESULTS = {
     'SUCCESS': 0, 'NOT_AVAILABLE': 3, 'PARAMETER': -4, 'NOT_ENOUGH_RESOURCES': -44, 'P2': -55, 'P3': -56, 'P4': -57,
     'P5': -58, 'STATE': -75, 'IN_USE': -77, 'ELEMENT_ID': -79, 'ELEMENT_SIZE': -80, 'ELEMENT_VALUE': -81, 'FLAG': -256,
 }
-# "wide" is the flag of calls for the whole guest; "none" has no memory, and "tima" that of XIVE
+# "wide" is the flag of calls for the whole guest; "none" has no memory, "tima" has registers of XIVE
 WORDS = {'buf': 0x400000, 'in': 0x500000, 'none': 1 << 50, 'tima': 0x6030203180000, 'wide': 1 << 63, 'all': 1 << 63}
 GUEST = ('SET_CAPABILITIES 0 4000000000000000 = SUCCESS', 'CREATE 0 -1 = SUCCESS 1', 'CREATE_VCPU 0 1 0 = SUCCESS')
 
@@ -69,6 +70,8 @@ def typed(step):
     what, *words = step.split()
     if what == 'store':
         return [f'p {number(words[0]):x} {number(words[1]):x}'], []
+    if what == 'load':
+        return [f'g {number(words[0]):x}'], [[f'{number(words[1]):016x}']]
     if what == 'buffer':
         return [f'p {at:x} {value:x}' for at, value in zip(itertools.count(WORDS['buf'], 8),
                                                            packed(words[0], words[1:]))], []
