@@ -257,17 +257,16 @@ def try_one(mutant, reached, home, programs, kills):
     """
     Run the tests that reach MUTANT until one fails, which kills it
 
-    First come those that failed for other mutants of its function (KILLS), then those that reach more of its file in
-    less time.
+    First come those that failed for other mutants of its function (KILLS), then those that reach more of its file.
     """
-    def cost(test):
-        lines = [times for times, _ in reached[test.name]['files'].get(mutant.file, {}).values() if times]
-        return -kills[mutant.function, test], reached[test.name]['seconds'] / (1 + len(lines))
+    def worth(test):
+        return kills[mutant.function, test], sum(
+            times > 0 for times, _ in reached[test.name]['files'].get(mutant.file, {}).values())
     programs = programs if mutant.function else built([mutant], home / str(mutant.number))
     tests = reaching(mutant, reached)
     if tests is None:
         mutant.killer = NOTHING
-    for test in sorted(tests or (), key=cost):
+    for test in sorted(tests or (), key=worth, reverse=True):
         patience = max(PATIENCE, 5 * reached[test.name]['seconds'])
         if test.build in programs and test.wrong(programs[test.build], {'MUTANT': str(mutant.number)}, patience):
             mutant.killer = test.name
