@@ -167,7 +167,7 @@ def lines(command, options, said, patience=None, fds=()):
             subprocess.Popen([*command, '-nodefaults', '-display', 'none', '-accel', 'tcg', '-serial', 'stdio',
                               *options],
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints,
-                             env={**os.environ, 'MALLOC_PERTURB_': '165'}, pass_fds=fds) as qemu, \
+                             env={**os.environ, 'MALLOC_PERTURB_': '218'}, pass_fds=fds) as qemu, \
             selectors.DefaultSelector() as selector:
         def complained():
             complaints.seek(0)

@@ -31,8 +31,9 @@
 #define MSR_DR                  0x10ULL
 /* In CIABR */
 #define PRIVILEGED              2
-/* In DAWRX: matches stores in the privileged state */
+/* In DAWRX: matches stores, or loads, in the privileged state */
 #define PRIVILEGED_STORES       0x42
+#define PRIVILEGED_LOADS        0x22
 /* In MMCR0: alerts, and one when a counter but the first overflows */
 #define PMAE                    (1 << 26)
 #define PMC_N_CE                (1 << 14)
@@ -95,6 +96,7 @@ __asm__(
     "   lis     9, 0x20\n"
     "   std     9, 8(9)\n"
     "   std     9, 16(9)\n"
+    "   ld      10, 16(9)\n"
     "   b       spin\n"
     "pause:\n"
     "   lis     9, 0x20\n"
@@ -457,7 +459,7 @@ static void watch_own(void)
     extern const char traced[];
 
     hcall(H_SET_MODE, 0, DAWR0, (uintptr_t)&loaded + 8, PRIVILEGED_STORES, 0);
-    hcall(H_SET_MODE, 0, DAWR1, (uintptr_t)&loaded + 16, PRIVILEGED_STORES, 0);
+    hcall(H_SET_MODE, 0, DAWR1, (uintptr_t)&loaded + 16, PRIVILEGED_LOADS, 0);
     hcall(H_SET_MODE, 0, CIABR, (uintptr_t)traced | PRIVILEGED, 0, 0);
 }
 
@@ -474,7 +476,7 @@ static void watch_own(void)
 static uint64_t __attribute__((noinline)) own_hits(void)
 {
     return INTERRUPTED(0x300, DAWR0, "std 9, 8(9)") |
-           INTERRUPTED(0x300, DAWR1, "std 9, 16(9)") << 4 |
+           INTERRUPTED(0x300, DAWR1, "ld 9, 16(9)") << 4 |
            INTERRUPTED(0xd00, CIABR, "\ntraced: nop") << 8;
 }
 
