@@ -173,8 +173,9 @@ def touched():
 def reasons():
     """{(file, text of a line): {mutant of the line, or '' for its branches: reason}} from tests/reasons.txt"""
     found = {}
-    for places, rest in re.findall(r'^((?:[^#\s].*\n)+)((?: .*\n)+)', REASONS.read_text(), re.M):
-        *mutants, reason = (line.strip() for line in rest.splitlines())
-        for name, _, text in (place.partition(': ') for place in places.splitlines()):
-            found.setdefault((name, text), {}).update(dict.fromkeys(mutants or [''], reason.removeprefix('because ')))
+    for entry, reason in re.findall(r'((?:^\w.*\n|^ +(?! |because ).*\n)+) +because (.*)', REASONS.read_text(), re.M):
+        for places, mutants in re.findall(r'((?:^\S.*\n)+)((?:^ .*\n)*)', entry, re.M):
+            for name, _, text in (place.partition(': ') for place in places.splitlines()):
+                found.setdefault((name, text), {}).update(
+                    dict.fromkeys([line.strip() for line in mutants.splitlines()] or [''], reason))
     return found

@@ -13,6 +13,7 @@
 
 #define H_CPPR                  0x068
 #define H_IPI                   0x06c
+#define H_XIRR                  0x074
 #define H_SET_MODE              0x31c
 #define ADDRESS_TRANSLATION     3
 #define AIL_3                   3
@@ -64,8 +65,6 @@
 #define SHIFT                   (1ULL << 50)
 /* Where its counters start */
 #define COUNTED_FROM            (16 * SOON)
-/* What the interrupt of an exit would change */
-#define UNTOUCHED               (0x1234ULL << 32)
 
 /* For assemblers that do not know these */
 #define MSGSNDP_9               ".long 0x7c00491c"
@@ -307,16 +306,29 @@ static void ring(void)
     __asm__ volatile(MSGSNDP_9 : : "r"(g9));
 }
 
-/* Does the partition itself get an interrupt that is not its decrementer's? */
-static uint64_t interrupted(void)
+/* Takes interrupts that are not the decrementer's; their handler changes @value */
+static uint64_t take_interrupts(uint64_t value)
 {
-    register uint64_t g3 __asm__("r3") = 0;
+    register uint64_t g3 __asm__("r3") = value;
 
     __asm__ volatile("mtdec %1\n\tmtmsrd %2, 1\n\tnop\n\tmtmsrd %3, 1"
                      : "+r"(g3)
                      : "r"(INT32_MAX), "r"(MSR_EE), "r"(0)
                      : "r4", "memory");
-    return g3 != 0;
+    return g3;
+}
+
+/* Does the partition itself get an interrupt? */
+static uint64_t interrupted(void)
+{
+    return take_interrupts(0) != 0;
+}
+
+/* Does it get the external one that it has pending, which H_XIRR accepts? */
+static uint64_t own_external(void)
+{
+    accept_external();
+    return take_interrupts(H_XIRR - 0x500) == 0;
 }
 
 static uint64_t held(void)
@@ -387,15 +399,10 @@ static uint64_t counted(void)
            (ahead() - ahead_at_start + SOON / 2) / SOON << 12;
 }
 
-/* How many cycles has it counted, in units of SOON? */
+/* How many cycles has it counted in two runs, in units of SOON? */
 static uint64_t cycles(void)
 {
     return l2_get(L2_PMC6) / SOON;
-}
-
-static void clear_cycles(void)
-{
-    l2_set(L2_PMC6, 0);
 }
 
 /* How far was the timebase that the guest read ahead, in units of SHIFT? */
@@ -404,9 +411,10 @@ static uint64_t offset(void)
     return (l2_get(L2_GPR3) - timebase() + SHIFT / 2) / SHIFT;
 }
 
+/* Only an exit that has a HEIR may change it */
 static void set_heir(void)
 {
-    l2_set(L2_HEIR, UNTOUCHED);
+    l2_set(L2_HEIR, 0x1234ULL << 32);
 }
 
 /* After a thousand instructions, the counter is negative */
@@ -414,6 +422,12 @@ static void alert_soon(void)
 {
     l2_set(L2_MMCR0, PMAE | PMC_N_CE);
     l2_set(L2_PMC5, (1U << 31) - 1000);
+}
+
+static void alert_late(void)
+{
+    l2_set(L2_MMCR0, PMAE | PMC_N_CE);
+    l2_set(L2_PMC6, (1U << 31) - SOON);
 }
 
 /* A cycle counter of the partition itself is negative while the guest runs */
@@ -448,10 +462,12 @@ static void set_breakpoint(void)
     l2_set(L2_CIABR, (uintptr_t)spin | PRIVILEGED);
 }
 
-/* What L0 derives from the register must not survive a reset */
+/* What L0 derives from the registers must not survive a reset */
 static void trace_own(void)
 {
     hcall(H_SET_MODE, 0, CIABR, GIB | PRIVILEGED, 0, 0);
+    hcall(H_SET_MODE, 0, DAWR0, GIB, PRIVILEGED_STORES, 0);
+    hcall(H_SET_MODE, 0, DAWR1, GIB, PRIVILEGED_STORES, 0);
 }
 
 static void watch_own(void)
@@ -577,6 +593,7 @@ static const struct {
     { "doorbell", spin, MSR_EE, 0, gpr3, LATER, SOON, ring_l2, NULL },
     { "held", spin, 0, 0, held, LATER, SOON, ring_l2, NULL },
     { "own", spin, MSR_EE, 0, interrupted, LATER, SOON, ring, NULL },
+    { "own-external", spin, 0, 0, own_external, LATER, SOON, NULL, NULL },
     { "vpa", spin, 0, 0, area, LATER, SOON, NULL, NULL },
     { "stale", stale, 0, 0, hdsisr, LATER, LATER, NULL, take_from_l2 },
     { "stale-own", stale, 0, 0, hdsisr, LATER, LATER, NULL, take_from_own },
@@ -590,9 +607,10 @@ static const struct {
       NULL },
     { "own-watched", store, 0, 0, own_hits, LATER, SOON, watch_own, NULL },
     { "counted", spin, 0, 0, counted, LATER, SOON, start_counters, NULL },
-    { "cycles", spin, 0, 0, cycles, LATER, SOON, clear_cycles, NULL },
+    { "cycles", spin, 0, 0, cycles, LATER, SOON, NULL, NULL },
     { "offset", read_timebase, 0, 0, offset, LATER, SOON, shift, NULL },
     { "alerted", spin, MSR_EE, 0, gpr3, LATER, SOON, alert_soon, NULL },
+    { "alerted-late", spin, MSR_EE, 0, gpr3, LATER, SOON, alert_late, NULL },
     { "own-alert", spin, MSR_EE, 0, gpr3, LATER, SOON, alert_own, NULL },
     { "set-mode", stale, 0, 0, gpr3, LATER, LATER, NULL, set_mode },
     { "waiting", pause, 0, 0, gpr3, LATER, SOON, NULL, NULL },
