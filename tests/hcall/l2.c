@@ -462,21 +462,24 @@ static void set_breakpoint(void)
     l2_set(L2_CIABR, (uintptr_t)spin | PRIVILEGED);
 }
 
+static void watch(uint64_t stored, uint64_t loaded_from, uint64_t executed)
+{
+    hcall(H_SET_MODE, 0, DAWR0, stored, PRIVILEGED_STORES, 0);
+    hcall(H_SET_MODE, 0, DAWR1, loaded_from, PRIVILEGED_LOADS, 0);
+    hcall(H_SET_MODE, 0, CIABR, executed | PRIVILEGED, 0, 0);
+}
+
 /* What L0 derives from the registers must not survive a reset */
 static void trace_own(void)
 {
-    hcall(H_SET_MODE, 0, CIABR, GIB | PRIVILEGED, 0, 0);
-    hcall(H_SET_MODE, 0, DAWR0, GIB, PRIVILEGED_STORES, 0);
-    hcall(H_SET_MODE, 0, DAWR1, GIB, PRIVILEGED_STORES, 0);
+    watch(GIB, GIB, GIB);
 }
 
 static void watch_own(void)
 {
     extern const char traced[];
 
-    hcall(H_SET_MODE, 0, DAWR0, (uintptr_t)&loaded + 8, PRIVILEGED_STORES, 0);
-    hcall(H_SET_MODE, 0, DAWR1, (uintptr_t)&loaded + 16, PRIVILEGED_LOADS, 0);
-    hcall(H_SET_MODE, 0, CIABR, (uintptr_t)traced | PRIVILEGED, 0, 0);
+    watch((uintptr_t)&loaded + 8, (uintptr_t)&loaded + 16, (uintptr_t)traced);
 }
 
 /* Does CODE cause an interrupt?  Its handler makes the call that clears RESOURCE */
