@@ -3,6 +3,7 @@
 
   CALL ARGUMENT... = RESULT [R4 [R5]]   make a hypercall; numbers are hexadecimal
   buffer COUNT ID:VALUE...              write a guest state buffer; VALUE is bytes
+  set FLAGS ID:VALUE... = RESULT [R4]   write a buffer, and set the state of guest 1 or its vCPU 0
   shows ID:VALUE...                     these are the elements of the buffer now
   store ADDRESS VALUE                   write a doubleword
   load ADDRESS VALUE                    read it
@@ -61,6 +62,9 @@ def expanded(steps):
         if step.split()[0] == 'each':
             first, last, step = step.split(maxsplit=3)[1:]
             yield from (step.replace('*', f'{n:x}') for n in range(int(first, 16), int(last, 16) + 1))
+        elif step.startswith('set '):
+            flags, elements, result = re.fullmatch(r'set (\w+) (.*) = (.*)', step).groups()
+            yield from (f'buffer {len(elements.split()):x} {elements}', f'SET {flags} 1 0 buf 1000 = {result}')
         else:
             yield step
 
