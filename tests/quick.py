@@ -3,7 +3,6 @@
 
 Checks the form of the patches.  Runs the tests that are new, and those that
 reach a line that has changed since the last measurement ("make coverage").
-Run "make check" for all tests.
 """
 
 import concurrent.futures

@@ -74,7 +74,7 @@ void create_l2(const uint64_t *roots, uint64_t processes)
                     0) != H_P2;
     hypervisor.lpid = swapped ? __builtin_bswap32(1) : 1;
     /* a watchpoint that version 1 does not have */
-    l2_set(L2_DAWR1, 0x200010);
+    l2_set(L2_DAWR1, 0x200008);
     l2_set(L2_DAWRX1, 0x42);
     hypervisor.version = swap(1);
 }

@@ -94,7 +94,6 @@ __asm__(
     "store:\n"
     "   lis     9, 0x20\n"
     "   std     9, 8(9)\n"
-    "   std     9, 16(9)\n"
     "   ld      10, 16(9)\n"
     "   b       spin\n"
     "pause:\n"
@@ -354,7 +353,7 @@ static uint64_t invalidated(void)
 
 static uint64_t started;
 
-static void shift_and_take_away(void)
+static void take_shifted(void)
 {
     wait_for_guest();
     started = timebase();
@@ -444,16 +443,17 @@ static void turn_own(void)
     hcall(H_SET_MODE, LITTLE_ENDIAN, INTERRUPT_ENDIAN, 0, 0, 0);
 }
 
-static void set_watchpoint(void)
+/* These match what the partition's own DAWRX0 and DAWRX1 do not */
+static void watch_first(void)
 {
     l2_set(L2_GPR3, 0x40);
-    l2_set(L2_DAWR0, (uintptr_t)&loaded + 8);
-    l2_set(L2_DAWRX0, PRIVILEGED_STORES);
+    l2_set(L2_DAWR0, (uintptr_t)&loaded + 16);
+    l2_set(L2_DAWRX0, PRIVILEGED_LOADS);
 }
 
-static void set_second_watchpoint(void)
+static void watch_second(void)
 {
-    l2_set(L2_DAWR1, (uintptr_t)&loaded + 16);
+    l2_set(L2_DAWR1, (uintptr_t)&loaded + 8);
     l2_set(L2_DAWRX1, PRIVILEGED_STORES);
 }
 
@@ -605,9 +605,8 @@ static const struct {
     { "uncapped", spin, 0, 0, invalidated, LATER, SOON, NULL, NULL },
     { "reboot", stale, 0, 0, gpr3, LATER, LATER, shift, restart },
     { "traced", spin, 0, 0, gpr3, LATER, SOON, set_breakpoint, NULL },
-    { "watched", store, 0, 0, gpr3, LATER, SOON, set_watchpoint, NULL },
-    { "watched-twice", store, 0, 0, gpr3, LATER, SOON, set_second_watchpoint,
-      NULL },
+    { "watched", store, 0, 0, gpr3, LATER, SOON, watch_first, NULL },
+    { "watched-twice", store, 0, 0, gpr3, LATER, SOON, watch_second, NULL },
     { "own-watched", store, 0, 0, own_hits, LATER, SOON, watch_own, NULL },
     { "counted", spin, 0, 0, counted, LATER, SOON, start_counters, NULL },
     { "cycles", spin, 0, 0, cycles, LATER, SOON, NULL, NULL },
@@ -621,8 +620,7 @@ static const struct {
     { "deleted", pause, 0, 0, new_number, LATER, LATER, NULL, replace },
     { "gone", stale, 0, 0, gpr3, LATER, LATER, NULL, delete },
     { "signalled", stale, 0, 0, gpr3, LATER, LATER, NULL, signal_first },
-    { "shifted", stale, 0, 0, shifted, LATER, LATER, NULL,
-      shift_and_take_away },
+    { "shifted", stale, 0, 0, shifted, LATER, LATER, NULL, take_shifted },
     { "announced", pause, 0, 0, waiting, LATER, LATER, announce, NULL },
     { "invalid", invalid, 0, 0, prefix, LATER, SOON, NULL, NULL },
     { "valid", spin, 0, 0, prefix, LATER, SOON, set_heir, NULL },
