@@ -307,7 +307,7 @@ def check_monitor(command, options, commands, wanted, words):
                 while '0: 0x0000000000000000' in typed(path, LOADED) and time.monotonic() - start < PATIENCE:
                     pass
                 said = ''.join(typed(path, what) for what in commands)
-            elif line[0] == 'RUN':
+            elif line[0].endswith('RUN'):
                 # loadvm may have interrupted an earlier one
                 found = tuple(line[-2:])
     if words not in said or (not words and 'Error' in said):
