@@ -89,6 +89,7 @@ def typed(step):
 
 def wrong(steps, answers):
     """The step that gets another answer than it says, or None; ANSWERS takes what to type, and how many to expect."""
+    steps = list(expanded(steps))
     told = [typed(step) for step in steps]
     all_wanted = [(step, words) for step, (_, expected) in zip(steps, told) for words in expected]
     # the console of a partition that is loaded loses what comes before
