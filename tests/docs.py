@@ -81,9 +81,7 @@ def takes(command):
 def check():
     no_options(__doc__)
     os.chdir(TOP)
-    shown = commands()
-    return report((point(f'{command} ({name})', takes, command) for command, name in shown.items()),
-                  len(shown))['failed'] > 0
+    return report(point(f'{command} ({name})', takes, command) for command, name in commands().items())['failed'] > 0
 
 
 if __name__ == '__main__':

@@ -222,8 +222,7 @@ def check_one(check):
 def checks():
     no_options(__doc__)
     tests = (order, missing_file, endings, renewed, images_in_use)
-    points = (point(check.__doc__, check_one, check) for check in tests)
-    return report(points, len(tests))['failed'] > 0
+    return report(point(check.__doc__, check_one, check) for check in tests)['failed'] > 0
 
 
 if __name__ == '__main__':

@@ -24,10 +24,9 @@ def check():
     if not topic:
         commands[cases.THEIRS] = cases.debian()
     with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(4) as pool:
-        table = [row for row in cases.checks(scratch, topic) if row[0] in commands]
         points = pool.map(lambda row: tap.Point(f'{row[0]}, {row[1]}', cases.outcome(row[2], commands[row[0]]) or ''),
-                          table)
-        return tap.report(points, len(table))['failed'] > 0
+                          (row for row in cases.checks(scratch, topic) if row[0] in commands))
+        return tap.report(points)['failed'] > 0
 
 
 if __name__ == '__main__':

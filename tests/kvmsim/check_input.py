@@ -77,7 +77,7 @@ def run():
     no_options(__doc__)
     rows = [*((words, mistake, line, words, text) for line, words, text in MISTAKES),
             *((words, command, words, args) for words, args in COMMANDS)]
-    return report((point(*row) for row in rows), len(rows))['failed'] > 0
+    return report(point(*row) for row in rows)['failed'] > 0
 
 
 if __name__ == '__main__':

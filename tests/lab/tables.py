@@ -113,9 +113,8 @@ def smoke():
         expected, outcome = row.expected(qemu), matrix.came_to(result)
         wrong = '' if outcome == expected else '\n'.join([outcome, *describe(result)])
         return Point(f'{row.l1()}, {row.api}, {row.kernel} kernel: {qemu}: {expected}', wrong)
-    table = matrix.rows('smoke')
-    points = (point(*one) for one in run_rows(table, matrix.QEMUS, lambda stage: None))
-    return report(points, len(matrix.QEMUS) * len(table))['failed'] > 0
+    rows = run_rows(matrix.rows('smoke'), matrix.QEMUS, lambda stage: None)
+    return report(point(*one) for one in rows)['failed'] > 0
 
 
 def run_libvirt(runs):

@@ -191,9 +191,8 @@ def check():
     only = parser.parse_args().files
     for lost in {*only} - {*ours()}:
         parser.error(f'{lost} is not a file that git tracks')
-    table = list(checks(only))
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-        return report(pool.map(lambda row: point(*row), table), len(table))['failed'] > 0
+        return report(pool.map(lambda row: point(*row), checks(only)))['failed'] > 0
 
 
 if __name__ == '__main__':

@@ -288,8 +288,7 @@ def checks(tree, topics):
 
 def check():
     no_options(__doc__)
-    table = list(checks(Tree(bases.home() / 'src'), queue()))
-    return report((point(*row) for row in table), len(table))['failed'] > 0
+    return report(point(*row) for row in checks(Tree(bases.home() / 'src'), queue()))['failed'] > 0
 
 
 if __name__ == '__main__':

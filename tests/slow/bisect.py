@@ -29,7 +29,7 @@ def check_all():
             say(subject)
             worktree(tree, copy.path, commit)
             return point(subject, build_commit, copy)
-        return report(map(checked, commits), len(commits))['failed'] > 0
+        return report(map(checked, commits))['failed'] > 0
 
 
 if __name__ == '__main__':

@@ -37,7 +37,7 @@ def runs(command):
 
 def check():
     no_options(__doc__)
-    return report((point(command, runs, command) for command in FIRST), len(FIRST))['failed'] > 0
+    return report(point(command, runs, command) for command in FIRST)['failed'] > 0
 
 
 if __name__ == '__main__':

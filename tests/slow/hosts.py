@@ -86,7 +86,7 @@ def check():
     if os.geteuid():
         raise Error('only root can make the roots of other systems: run it as root')
     with locked('check-hosts', 'waiting for another make check-hosts to end'):
-        return report((point(suite, check_suite, suite) for suite in suites), len(suites))['failed'] > 0
+        return report(point(suite, check_suite, suite) for suite in suites)['failed'] > 0
 
 
 if __name__ == '__main__':

@@ -75,7 +75,7 @@ def check_all():
     with locked('topics'):
         graft(bases.chosen())
         tree = Tree(bases.home() / 'src')
-        return report((point(topic.name, check, tree, known, topic) for topic in wanted), len(wanted))['failed'] > 0
+        return report(point(topic.name, check, tree, known, topic) for topic in wanted)['failed'] > 0
 
 
 if __name__ == '__main__':
