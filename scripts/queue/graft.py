@@ -55,6 +55,9 @@ def add_worktree(checkout, where):
     owner.git('worktree', 'prune')
     where.parent.mkdir(parents=True, exist_ok=True)
     owner.git('worktree', 'add', '-q', '--detach', str(where), 'HEAD')
+    # QEMU's configure has downloaded these
+    for name in owner.git('ls-files', '-oi', '--exclude-standard', '--directory', 'subprojects/*/').splitlines():
+        shutil.copytree(owner.path / name, where / name)
     for ref in (BASE_REF, GRAFTED_REF):
         Tree(where).git('update-ref', ref, 'HEAD')
 

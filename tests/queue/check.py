@@ -126,7 +126,8 @@ def write_alone(topics):
 
 def check_worktrees(tree):
     """Check that two worktrees of one repository can be bases, and that graft changes no branch there."""
-    with checkout(tree, BASE_REF, 'target/ppc/compat.c') as one:
+    with checkout(tree, BASE_REF, 'target/ppc/compat.c', 'subprojects/.gitignore') as one:
+        (one.path / 'subprojects/slirp').mkdir()
         two = Tree(one.path.with_name('two'))
         one.git('branch', 'host-compat')
         one.git('worktree', 'add', '-q', '-b', 'two', str(two.path))
@@ -135,6 +136,8 @@ def check_worktrees(tree):
             for code, said, made in first, second:
                 if code or made.git('diff', '--name-only', 'HEAD', tree.tip('HEAD')):
                     raise Error(f'graft exits with {code} and says: {said}')
+            if not (first[2].path / 'subprojects/slirp').exists():
+                raise Error('the worktree lacks a subproject of the checkout')
             if one.git('for-each-ref', 'refs/heads') != before:
                 raise Error('a branch of the checkout has changed')
 
