@@ -79,9 +79,6 @@ def compile_one(build, overlay, name, flags, out):
     beside = [word for root in (overlay, place / SOURCE) for sub in (folder, '.', 'include')
               for word in ('-iquote', str(root / sub))]
     headers = ['-isystem', str(overlay / 'linux-headers')]
-    if (overlay / 'linux-headers/asm-powerpc').exists() and not (overlay / 'linux-headers/asm').exists():
-        # as QEMU's configure does for a ppc host
-        (overlay / 'linux-headers/asm').symlink_to('asm-powerpc')
     built = out / pathlib.Path(output).name
     first = 1 + (words[0] == 'ccache')
     in_build([*words[:first], *beside, *headers, *words[first:], *flags, '-c', str(source), '-o', str(built)], place)
@@ -92,6 +89,9 @@ def relink(build, out, overlay, flags=(), names=None, link_flags=()):
     """Build BUILD's QEMU in OUT, with only NAMES (None: all) of the series compiled again; return its path."""
     place = bases.home() / build
     out.mkdir(parents=True, exist_ok=True)
+    if (overlay / 'linux-headers/asm-powerpc').exists() and not (overlay / 'linux-headers/asm').exists():
+        # as QEMU's configure does for a ppc host
+        (overlay / 'linux-headers/asm').symlink_to('asm-powerpc')
     names = [name for name in commands(build) if names is None or name in names]
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
         objects = dict(pool.map(lambda name: compile_one(build, overlay, name, flags, out), names))
