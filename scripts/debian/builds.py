@@ -19,8 +19,8 @@ from scripts.queue.graft import graft
 
 COMMON = ['--without-default-features', '--enable-fdt=system', '--disable-docs', '--disable-tools',
           '--disable-user', '--disable-download', '--disable-install-blobs', '--enable-trace-backends=log',
-          '--disable-werror', '--disable-debug-info', '--python=/usr/bin/python3',
-          '--without-default-devices', f'--with-devices-ppc64={bases.DEVICES.stem}']
+          '--disable-werror', '--disable-debug-info', '--python=/usr/bin/python3']
+FEW_DEVICES = ['--without-default-devices', f'--with-devices-ppc64={bases.DEVICES.stem}']
 # The programs that every commit of the series must build
 TARGETS = {'kvm': ['qemu-system-ppc64', 'qemu-system-ppc'], 'tcg': ['qemu-system-ppc64']}
 # The 32-bit target only has to link: target/ppc/kvm.c is in both.
@@ -64,10 +64,13 @@ def in_build(words, place=None, **more_env):
 
 def configurations(root):
     """{name: (options of QEMU's configure, environment)}"""
-    kvm = COMMON + KVM + [f'--extra-cflags=--sysroot={root}', f'--extra-ldflags=--sysroot={root}']
+    # QEMU 10.1 does not link without powernv
+    powernv = 'pnv_chip_find_core' in (bases.home() / 'src/target/ppc/misc_helper.c').read_text()
+    common = COMMON + ([] if powernv else FEW_DEVICES)
+    kvm = common + KVM + [f'--extra-cflags=--sysroot={root}', f'--extra-ldflags=--sysroot={root}']
     env = {'PKG_CONFIG': 'pkg-config', 'PKG_CONFIG_SYSROOT_DIR': str(root),
            'PKG_CONFIG_LIBDIR': f'{root}/usr/lib/powerpc64le-linux-gnu/pkgconfig:{root}/usr/share/pkgconfig'}
-    return {'kvm': (kvm, env), 'tcg': (COMMON + TCG, {})}
+    return {'kvm': (kvm, env), 'tcg': (common + TCG, {})}
 
 
 def prepared(tree, home, commit, *options, names=None):
