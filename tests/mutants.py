@@ -238,16 +238,17 @@ def built(mutants, home):
 
 
 def reaching(mutant, reached):
-    """The tests that reach the line of MUTANT, or the nearest ones that gcov counts; None if it needs no test."""
+    """The tests that reach the statement of MUTANT, or the one before it; None if it needs no test."""
     lines = {test: reached[test.name]['files'].get(mutant.file, {}) for test in reach.every()}
     near = known = sorted({int(line) for own in lines.values() for line in own})
     if mutant.function:
-        first, last = (line_at(source(mutant.file), edge) for edge in mutant.function.span())
-        known = [line for line in known if first <= line <= last]
+        code, (first, last) = bare(source(mutant.file)), mutant.function.span()
+        known = [line for line in known if line_at(code, first) <= line <= line_at(code, last)]
         if not known:
             return None
-        before = [line for line in known if line <= mutant.line]
-        near = before[-1:] + [line for line in known if line > mutant.line and mutant.line not in before][:1]
+        # gcov does not count all lines of a statement
+        begin = line_at(code, max(code.rfind(mark, 0, mutant.start) for mark in ';{}'))
+        near = [line for line in known if begin <= line <= mutant.line] or known[:1]
     found = [test for test, own in lines.items()
              if mutant.file.endswith('.h') or any(own.get(str(line), (0,))[0] for line in near)]
     return None if not found and '' in reach.reasons().get((mutant.file, mutant.words), ()) else found
