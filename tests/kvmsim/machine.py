@@ -199,8 +199,7 @@ class Machine:
 
     def counts(self):
         """The ioctls since the last call, by kind."""
-        pairs = (pair.rpartition('=') for pair in self.kernel('counts'))
-        return {name: int(count) for name, _, count in pairs}
+        return {name: int(count) for name, _, count in (pair.rpartition('=') for pair in self.kernel('counts'))}
 
     def modes(self):
         """(id, mode, whether it can run) of each vCPU in KVM."""

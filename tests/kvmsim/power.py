@@ -37,8 +37,7 @@ def refusals_of(version, host, mode):
 
 def mode_name(value):
     """The name of the mode with logical PVR VALUE, or the number if it is unknown."""
-    names = {pvr: name for name, pvr in MODES.items()}
-    return 'raw' if value == 0 else names.get(value, f'0x{value:08x}')
+    return 'raw' if value == 0 else {pvr: name for name, pvr in MODES.items()}.get(value, f'0x{value:08x}')
 
 
 def effective(settings):

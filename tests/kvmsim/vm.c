@@ -228,6 +228,8 @@ long vm_compat_caps(Vcpu *vcpu, void *arg)
     if (!caller) {
         return -EFAULT;
     }
+    /* also by a call that fails then */
+    caller->bits = caps->bits;
     if (caps->error && caps->times) {
         caps->times -= caps->times > 0;
         if (caps->size_back >= 0) {
@@ -240,7 +242,6 @@ long vm_compat_caps(Vcpu *vcpu, void *arg)
     if (size != KVM_PPC_COMPAT_CAPS_SIZE_VER0 || caller->flags) {
         return -EINVAL;
     }
-    caller->bits = caps->bits;
     sim_note(" bits 0x%lx", (long)caps->bits);
     return 0;
 }

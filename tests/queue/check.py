@@ -136,10 +136,8 @@ def check_worktrees(tree):
             for code, said, made in first, second:
                 if code or made.git('diff', '--name-only', 'HEAD', tree.tip('HEAD')):
                     raise Error(f'graft exits with {code} and says: {said}')
-            if not (first[2].path / 'subprojects/slirp').exists():
-                raise Error('the worktree lacks a subproject of the checkout')
-            if one.git('for-each-ref', 'refs/heads') != before:
-                raise Error('a branch of the checkout has changed')
+            if one.git('for-each-ref', 'refs/heads') != before or not (first[2].path / 'subprojects/slirp').exists():
+                raise Error('a branch of the checkout has changed, or its worktree lacks a subproject')
 
 
 def check_neither(tree):
