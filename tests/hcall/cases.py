@@ -202,7 +202,8 @@ def lines(command, options, said, patience=None, fds=()):
 
 
 def machine(image, capability, cpu, limit=None):
-    options = f'pseries,{capability}=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off'
+    # Debian's QEMU and all bases have this version
+    options = f'pseries-10.0,{capability}=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off'
     options += f',max-cpu-compat={limit}' if limit else ''
     return ['-machine', options, '-cpu', cpu, '-smp', '2', '-m', '256M', '-bios', image]
 

@@ -15,8 +15,7 @@ def pvr_list(entries, host):
     """The list as bytes, with its end record unless the entries exclude it."""
     records = b''.join(struct.pack('>II', mask, power.HOSTS[host] if value == 'host' else value) * count
                        for value, mask, count in (entry for entry in entries if isinstance(entry, tuple)))
-    ended = 'unterminated' not in entries and 'end-of-ram' not in entries
-    return records + (TERMINATOR if ended else b'')
+    return records + (b'' if {'unterminated', 'end-of-ram'} & {*entries} else TERMINATOR)
 
 
 def option_vectors(mmu):

@@ -42,8 +42,7 @@ def in_words(result):
         return f'boots {"raw" if mode == "raw" else f"as {named(mode)}"}'
     if kind == 'guest-wide-elements':
         return WIDE_ELEMENTS
-    said = re.sub(r'^(error|KVM\S*): ', '', result['l2']['message'] or kind)
-    return re.split(r'[.:;]( |$)|\.\.\.', said)[0]
+    return re.split(r'[.:;]( |$)|\.\.\.', re.sub(r'^(error|KVM\S*): ', '', result['l2']['message'] or kind))[0]
 
 
 def lines(found):
