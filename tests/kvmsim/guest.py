@@ -81,9 +81,7 @@ class Guest:
         self.poke(STRINGS, strings)
         self.poke(ARGS, block)
         self.hypercall(power.H_VOF_CLIENT, ARGS)
-        if self.machine.exit is not None:
-            return None
-        return int(self.machine.kernel(f'peek {result:#x}')[0])
+        return None if self.machine.exit is not None else int(self.machine.kernel(f'peek {result:#x}')[0])
 
     def cas(self, entries, mmu):
         """Call ibm,client-architecture-support with the list ENTRIES."""

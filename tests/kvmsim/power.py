@@ -48,9 +48,7 @@ def effective(settings):
 def cpu_version(kind, host):
     """The bytes of the property, or None if it is absent."""
     odd = {'absent': None, 'truncated': b'\x0f\x00', 'long': struct.pack('>II', MODES['power10'], 0)}
-    if kind in odd:
-        return odd[kind]
-    return struct.pack('>I', HOSTS[host] | 0x0200 if kind == 'raw' else kind)
+    return odd[kind] if kind in odd else struct.pack('>I', HOSTS[host] | 0x0200 if kind == 'raw' else kind)
 
 
 def write_device_tree(root, settings):

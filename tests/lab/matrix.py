@@ -143,6 +143,4 @@ def load(file):
 def complaints(row, result):
     """The errors that KVM in L1 logs about our L0, which must have none."""
     # if L0 refused a vCPU, KVM rightly logs that it cannot run
-    if row.l0 != 'patched' or result['l2']['outcome'] == 'guest-wide-elements':
-        return []
-    return result['l1']['complaints']
+    return [] if row.l0 != 'patched' or result['l2']['outcome'] == 'guest-wide-elements' else result['l1']['complaints']
