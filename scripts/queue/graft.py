@@ -5,8 +5,7 @@
                           BASE is trixie, sid, or the path of a QEMU checkout,
                           which gets a worktree; the default is the base that
                           was chosen last
-  scripts/graft refresh   write the edits in the grafted tree back to series/
-                          and to the files that the series carries
+  scripts/graft refresh   write edits in the grafted tree back to this repository
 """
 
 import pathlib

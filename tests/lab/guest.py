@@ -140,6 +140,4 @@ class Guest:
             return 'guest-wide-elements'
         if any('kvm run failed' in word for word in self.words):
             return 'kvm-run-failed'
-        if not self.exited:
-            return 'hung'
-        return 'cannot' if any(TOO_OLD in word for word in self.words) else 'refused'
+        return 'hung' if not self.exited else 'cannot' if any(TOO_OLD in word for word in self.words) else 'refused'
