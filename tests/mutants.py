@@ -242,8 +242,9 @@ def reaching(mutant, reached):
     lines = {test: reached[test.name]['files'].get(mutant.file, {}) for test in reach.every()}
     near = known = sorted({int(line) for own in lines.values() for line in own})
     if mutant.function:
-        code, (first, last) = bare(source(mutant.file)), mutant.function.span()
-        known = [line for line in known if line_at(code, first) <= line <= line_at(code, last)]
+        code = mutant.function.string
+        first, last = (line_at(code, edge) for edge in mutant.function.span())
+        known = [line for line in known if first <= line <= last]
         if not known:
             return None
         # gcov does not count all lines of a statement

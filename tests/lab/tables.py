@@ -113,8 +113,7 @@ def smoke():
         expected, outcome = row.expected(qemu), matrix.came_to(result)
         wrong = '' if outcome == expected else '\n'.join([outcome, *describe(result)])
         return Point(f'{row.l1()}, {row.api}, {row.kernel} kernel: {qemu}: {expected}', wrong)
-    rows = run_rows(matrix.rows('smoke'), matrix.QEMUS, lambda stage: None)
-    return report(point(*one) for one in rows)['failed'] > 0
+    return report(point(*one) for one in run_rows(matrix.rows('smoke'), matrix.QEMUS, lambda stage: None))['failed'] > 0
 
 
 def run_libvirt(runs):
