@@ -1,27 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run the commands in the documents that a new user types first.  Prints TAP."""
 
-import shutil
-
 from scripts.lib.command import main, no_options
-from scripts.lib.system import BUILD, TOP, Error, run, say
+from scripts.lib.system import TOP, Error, run, say
 from scripts.queue import bases
-from scripts.queue.git import BASE_REF, Tree, clone
+from scripts.queue.git import BASE_REF, Tree
 from tests.docs import commands
+from tests.queue.check import checkout, grafted
 from tests.tap import point, report
 
-CHECKOUT = BUILD / 'check/qemu'
 GRAFT = 'scripts/graft /path/to/qemu'
 FIRST = ('./configure', 'make boot', GRAFT, 'scripts/kvmsim run ask-limited --qemu patched',
          'scripts/lab run --compat power10 --do reboot --do savevm --do migrate', 'make series')
-
-
-def checkout():
-    """Make a checkout of QEMU like that of a new user."""
-    shutil.rmtree(CHECKOUT, ignore_errors=True)
-    CHECKOUT.parent.mkdir(parents=True, exist_ok=True)
-    copy = clone(Tree(bases.home() / 'src'), CHECKOUT)
-    copy.git('checkout', '-q', '-b', 'base', BASE_REF)
 
 
 def runs(command):
@@ -29,10 +19,13 @@ def runs(command):
     if command not in commands():
         raise Error('it is in no document')
     say(command)
-    if command == GRAFT:
-        checkout()
-        command = f'BASE={CHECKOUT} scripts/graft {CHECKOUT}'
-    run(['sh', '-c', command], cwd=TOP)
+    if command != GRAFT:
+        run(['sh', '-c', command], cwd=TOP)
+        return
+    with checkout(Tree(bases.home() / 'src'), BASE_REF, 'target/ppc/compat.c') as copy, \
+            grafted(copy) as (code, said, _):
+        if code:
+            raise Error(said)
 
 
 def check():
