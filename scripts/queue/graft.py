@@ -23,7 +23,7 @@ from scripts.queue.topics import entries, queue, with_needs
 
 
 def fetch_source(suite, where):
-    """Debian's source package of SUITE, unpacked and committed as a git tree."""
+    """Debian's source package of SUITE as a git tree, without roms/, most of its files, which no build needs."""
     with scratch(where.with_name('src.part')) as part:
         say(f'{suite}: source package of QEMU')
         dsc = Suite(suite, 'amd64').source('qemu', part)
@@ -31,7 +31,8 @@ def fetch_source(suite, where):
         # apt has checked the signature chain down to this file's hash
         run_tool(['dpkg-source', '--no-check', '-x', str(dsc), str(half)])
         version = re.search(r'^Version: (.*)$', dsc.read_text(), re.M)[1]
-        shutil.rmtree(half / '.pc', ignore_errors=True)
+        for name in ('.pc', 'roms'):
+            shutil.rmtree(half / name, ignore_errors=True)
         tree = Tree(half)
         tree.git('init', '-q')
         date = run_tool(['dpkg-parsechangelog', '-l', str(half / 'debian/changelog'), '-S', 'Timestamp']).strip()
