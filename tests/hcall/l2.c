@@ -139,6 +139,20 @@ __asm__(
     "   addi    11, 11, 0x1000\n"
     "   clrldi  11, 11, 36\n"
     "   b       1b\n"
+    /* lwat from an address that is not mapped */
+    "atomic:\n"
+    "   lis     9, 0x20; std 9, 0(9)\n"
+    "   li      9, 5; sldi 9, 9, 30\n"
+    "   .long   0x7ce9c48c\n"
+    /* branches to 0xf00 in problem state when PMC6 overflows, if FSCR allows */
+    "branch:\n"
+    "   li      9, 0x80; mtspr 153, 9\n"
+    "cancel:\n"
+    "   lis     9, 0x8000; mtspr 806, 9; li 9, 0xf00; mtspr 804, 9\n"
+    "   lis     9, 0x7fff; mtspr 792, 9\n"
+    "   lis     9, 0x10; ori 9, 9, 0x4000; mtspr 795, 9\n"
+    "   li      9, spin@l; mtsrr0 9\n"
+    "   mfmsr   9; ori 9, 9, 0xc030; mtsrr1 9; rfid\n"
     /* a prefixed instruction across 64 bytes gets an alignment interrupt */
     ".balign 64\n"
     "invalid:\n"
@@ -149,7 +163,7 @@ __asm__(
 
 extern const char enable[], set_decrementer[], change[], change_own[], spin[];
 extern const char stale[], invalid[], store[], pause[], roam[], doze[];
-extern const char read_timebase[];
+extern const char read_timebase[], atomic[], branch[], cancel[];
 
 static uint64_t roots[1 << 13] __attribute__((aligned(1 << 16)));
 static uint64_t pages[1 << 9] __attribute__((aligned(1 << 12)));
@@ -158,6 +172,9 @@ static uint64_t *const processes = (uint64_t *)0x100000;
 
 /* The guest has loaded what "stale" loads; tests/hcall/cases.py reads it, too */
 #define loaded (*(volatile uint64_t *)0x200000)
+
+/* What a case shows: a function NAME that returns VALUE */
+#define SHOWS(name, value) static uint64_t name(void) { return value; }
 
 static void wait_for_guest(void)
 {
@@ -257,10 +274,7 @@ static void replace(void)
     set_mode();
 }
 
-static uint64_t new_number(void)
-{
-    return recreated;
-}
+SHOWS(new_number, recreated)
 
 /* The user of the monitor may interrupt the guest from now on */
 static void announce(void)
@@ -318,10 +332,7 @@ static uint64_t take_interrupts(uint64_t value)
 }
 
 /* Does the partition itself get an interrupt? */
-static uint64_t interrupted(void)
-{
-    return take_interrupts(0) != 0;
-}
+SHOWS(interrupted, take_interrupts(0) != 0)
 
 /* Does it get the external one that it has pending, which H_XIRR accepts? */
 static uint64_t own_external(void)
@@ -330,25 +341,14 @@ static uint64_t own_external(void)
     return take_interrupts(H_XIRR - 0x500) == 0;
 }
 
-static uint64_t held(void)
-{
-    return l2_get(L2_DPDES) | interrupted() << 4;
-}
-
-static uint64_t prefix(void)
-{
-    return l2_get(L2_HEIR) >> 32;
-}
+SHOWS(held, l2_get(L2_DPDES) | interrupted() << 4)
+SHOWS(prefix, l2_get(L2_HEIR) >> 32)
+SHOWS(invalidated, invalidate_l2())
 
 static uint64_t area(void)
 {
     l2_set(L2_VPA, 0x123000);
     return l2_get(L2_VPA);
-}
-
-static uint64_t invalidated(void)
-{
-    return invalidate_l2();
 }
 
 static uint64_t started;
@@ -362,10 +362,7 @@ static void take_shifted(void)
 }
 
 /* How far did the partition's timebase move, in units of SHIFT / 2? */
-static uint64_t shifted(void)
-{
-    return (timebase() - started) / (SHIFT / 2);
-}
+SHOWS(shifted, (timebase() - started) / (SHIFT / 2))
 
 /* How far the PURR and the VTB of the partition itself are ahead of its time */
 static uint64_t ahead(void)
@@ -392,23 +389,14 @@ static uint64_t ticked(enum l2_state counter)
     return (l2_get(counter) - COUNTED_FROM + SOON / 2) / SOON;
 }
 
-static uint64_t counted(void)
-{
-    return ticked(L2_PURR) | ticked(L2_SPURR) << 4 | ticked(L2_VTB) << 8 |
-           (ahead() - ahead_at_start + SOON / 2) / SOON << 12;
-}
+SHOWS(counted, ticked(L2_PURR) | ticked(L2_SPURR) << 4 | ticked(L2_VTB) << 8 |
+               (ahead() - ahead_at_start + SOON / 2) / SOON << 12)
 
 /* How many cycles has it counted in two runs, in units of SOON? */
-static uint64_t cycles(void)
-{
-    return l2_get(L2_PMC6) / SOON;
-}
+SHOWS(cycles, l2_get(L2_PMC6) / SOON)
 
 /* How far was the timebase that the guest read ahead, in units of SHIFT? */
-static uint64_t offset(void)
-{
-    return (l2_get(L2_GPR3) - timebase() + SHIFT / 2) / SHIFT;
-}
+SHOWS(offset, (l2_get(L2_GPR3) - timebase() + SHIFT / 2) / SHIFT)
 
 /* Only an exit that has a HEIR may change it */
 static void set_heir(void)
@@ -504,10 +492,8 @@ static void ring_l2(void)
     l2_set(L2_DPDES, 1);
 }
 
-static uint64_t gpr3(void)
-{
-    return l2_get(L2_GPR3);
-}
+SHOWS(gpr3, l2_get(L2_GPR3))
+SHOWS(hdsisr, l2_get(L2_HDSISR))
 
 /* The MSR, if the guest was left where it waits */
 static uint64_t waiting(void)
@@ -517,24 +503,20 @@ static uint64_t waiting(void)
     return nia - (uintptr_t)pause < 16 ? l2_get(L2_MSR) : nia;
 }
 
-static uint64_t hdsisr(void)
+static uint64_t enter_again(void)
 {
-    return l2_get(L2_HDSISR);
+    while (enter_l2()) {
+    }
+    return 0;
 }
 
 static uint64_t expiry;
 
 /* How late does the decrementer expire, in units of 2 * SOON? */
-static uint64_t delay(void)
-{
-    return (l2_get(L2_DEC) - expiry + SOON) / (2 * SOON);
-}
+SHOWS(delay, (l2_get(L2_DEC) - expiry + SOON) / (2 * SOON))
 
 /* How many halves of the decrementer value that the guest set are left? */
-static uint64_t left(void)
-{
-    return (l2_get(L2_DEC) - timebase()) / (GUEST_SETS / 2);
-}
+SHOWS(left, (l2_get(L2_DEC) - timebase()) / (GUEST_SETS / 2))
 
 /* The timebase at which the partition's own decrementer expires */
 static uint64_t own_expiry(void)
@@ -554,18 +536,12 @@ static void set_own(void)
 }
 
 /* How far has the guest moved it, in units of SOON? */
-static uint64_t moved(void)
-{
-    return (own_expiry() - before + SOON / 2) / SOON;
-}
+SHOWS(moved, (own_expiry() - before + SOON / 2) / SOON)
 
 static uint64_t hdec_expiry;
 
 /* How late did HDEC make the guest exit, in units of 65536 ticks? */
-static uint64_t lateness(void)
-{
-    return (timebase() - hdec_expiry) / (1 << 16);
-}
+SHOWS(lateness, (timebase() - hdec_expiry) / (1 << 16))
 
 static const struct {
     const char *name;
@@ -622,6 +598,9 @@ static const struct {
     { "signalled", stale, 0, 0, gpr3, LATER, LATER, NULL, signal_first },
     { "shifted", stale, 0, 0, shifted, LATER, LATER, NULL, take_shifted },
     { "announced", pause, 0, 0, waiting, LATER, LATER, announce, NULL },
+    { "again", atomic, 0, 0, enter_again, LATER, LATER, announce, NULL },
+    { "branched", branch, 0, 0, gpr3, LATER, SOON, map_processes, NULL },
+    { "cancelled", cancel, 0, 0, gpr3, LATER, SOON, map_processes, NULL },
     { "invalid", invalid, 0, 0, prefix, LATER, SOON, NULL, NULL },
     { "valid", spin, 0, 0, prefix, LATER, SOON, set_heir, NULL },
     { "unchanged", change, 0, 0, hdsisr, LATER, SOON, NULL, NULL },
