@@ -238,7 +238,7 @@ def built(mutants, home):
 
 
 def reaching(mutant, reached):
-    """The tests that reach the statement of MUTANT, or the one before it; None if it needs no test."""
+    """The tests that reach the statement of MUTANT; None if it needs no test."""
     lines = {test: reached[test.name]['files'].get(mutant.file, {}) for test in reach.every()}
     near = known = sorted({int(line) for own in lines.values() for line in own})
     if mutant.function:
@@ -248,7 +248,7 @@ def reaching(mutant, reached):
         if not known:
             return None
         # gcov does not count all lines of a statement
-        begin = line_at(code, max(code.rfind(mark, 0, mutant.start) for mark in ';{}'))
+        begin = line_at(code, mutant.start - len(re.split('[;{}]', code[:mutant.start])[-1].lstrip()))
         near = [line for line in known if begin <= line <= mutant.line] or known[:1]
     found = [test for test, own in lines.items()
              if mutant.file.endswith('.h') or any(own.get(str(line), (0,))[0] for line in near)]
