@@ -118,6 +118,6 @@ def edited(tree):
     return [line[3:] for line in lines if line and line[3:] != str(DEVICES)]
 
 
-def says(tree, tip):
+def history(tree, tip):
     """The messages and trees of the commits up to TIP, for a comparison that ignores the committer."""
     return tree.git('log', '--format=%T %B', f'{BASE_REF}..{tip}')

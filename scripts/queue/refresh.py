@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from scripts.lib.system import TOP, Error, write_whole
 from scripts.queue import bases
-from scripts.queue.commits import apply_entry, commit_entries, edited, says
+from scripts.queue.commits import apply_entry, commit_entries, edited, history
 from scripts.queue.git import BASE_REF, GRAFTED_REF, index_of
 from scripts.queue.series import HUNK, counted
 from scripts.queue.topics import SERIES, applied, entries, queue, with_needs
@@ -175,7 +175,7 @@ def rewrite(tree, folder):
     subjects = tree.git('log', '--format=%s', f'{BASE_REF}..{GRAFTED_REF}').splitlines()
     grafted = [topic for topic in topics.values() if any(entry.subject in subjects for entry in topic.entries)]
     commit = commit_entries(tree, base, entries(grafted))
-    if says(tree, commit) != says(tree, GRAFTED_REF):
+    if history(tree, commit) != history(tree, GRAFTED_REF):
         raise Error(f'series/ or a file that it carries was changed since scripts/graft ran: stash or drop the edits '
                     f'in {os.path.relpath(tree.path, TOP)}, run scripts/graft, restore the edits, then refresh')
     trees = tree.git('log', '--reverse', '--format=%T', f'{base}..{commit}').split()

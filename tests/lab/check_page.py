@@ -85,7 +85,7 @@ def changed(found):
 def selected():
     """As checks(), for the order of the runs, and for what is not a QEMU."""
     runs = [run_of_row(row, qemu) for row in matrix.rows() for qemu in QEMUS]
-    groups = tables.hosts(runs)
+    groups = tables.grouped(runs)
     yield 'hosts start in the order of the table', [] if groups == sorted(groups) else groups
     yield 'each run is in one group of few, all on one host', [
         same for same in groups if len(same) > tables.GUESTS or len({runs[one].l1() for one in same}) > 1] + (

@@ -37,7 +37,7 @@ def named(mode):
 
 def in_words(result):
     """What L2 came to, in a few words of QEMU's or ours."""
-    kind, _, mode = matrix.came_to(result).partition(':')
+    kind, _, mode = matrix.outcome_of(result).partition(':')
     if mode:
         return f'boots {"raw" if mode == "raw" else f"as {named(mode)}"}'
     if kind == 'guest-wide-elements':
@@ -50,7 +50,7 @@ def lines(found):
     merged = {}
     for row, results in found.items():
         host = ', '.join(filter(None, [named(row.host), matrix.limit(named(row.compat), 'in {} mode'), row.guest()]))
-        cells = tuple((row.verdict(matrix.came_to(result)), in_words(result)) for result in results.values())
+        cells = tuple((row.verdict(matrix.outcome_of(result)), in_words(result)) for result in results.values())
         line = merged.setdefault((host, cells), Line(host.replace(', in', ' in'), [], [], cells))
         kernel = re.match(r'\d+\.\d+', next(iter(results.values()))['l1']['kernel'])[0]
         line.apis[:] = sorted({*line.apis, row.api})
@@ -117,7 +117,7 @@ def compare():
         for row, qemu, result, _ in tables.run_rows(rows, QEMUS, live):
             found[row][qemu] = result
             live.print(f'{row.l1():<24} {row.api} {row.kernel:<6} {row.guest():<24} {qemu:<8} '
-                       f'{row.verdict(matrix.came_to(result)):<6} {in_words(result)}')
+                       f'{row.verdict(matrix.outcome_of(result)):<6} {in_words(result)}')
     write_whole(README, between(README.read_text(), found))
     write_whole(PICTURE, '\n'.join([*picture(found), '']))
-    return any(row.verdict(matrix.came_to(results['patched'])) != matrix.RIGHT for row, results in found.items())
+    return any(row.verdict(matrix.outcome_of(results['patched'])) != matrix.RIGHT for row, results in found.items())

@@ -226,8 +226,8 @@ def run_row(row, result, kernel, programs, folder, progress):
             found, _ = life.run_guest(host, {'l1': {}, 'seconds': {}}, derived)
         result['qemus'][name].setdefault('took', found['took'])
         l2 = found['l2']
-        cells = [(matrix.came_to({'l2': l2}), l2['outcome'] != 'booted' and l2['message'] or None)]
-        cells += [(matrix.came_to({'l2': l2, 'do': [step]}), step['message']) for step in found.get('do', ())]
+        cells = [(matrix.outcome_of({'l2': l2}), l2['outcome'] != 'booted' and l2['message'] or None)]
+        cells += [(matrix.outcome_of({'l2': l2, 'do': [step]}), step['message']) for step in found.get('do', ())]
         for line, (outcome, message) in itertools.zip_longest(lines, cells, fillvalue=(None, None)):
             line[name] = {'outcome': outcome, 'message': message}
     return lines

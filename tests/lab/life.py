@@ -95,7 +95,7 @@ def hotplug(guest):
 STEPS = {function.__name__: function for function in (reboot, savevm, migrate, move, hotplug)}
 
 
-def fault(values):
+def error_of(values):
     """The error that the work in L2 found, or None."""
     if values.get('error') or values.get('wrong') == '0':
         return values.get('error')
@@ -110,7 +110,7 @@ def lead(guest, names):
         values, message, outcome = {}, None, 'done'
         try:
             guest, values = STEPS[name](guest)
-            message = fault(values)
+            message = error_of(values)
             outcome = 'corrupted' if message else 'done'
         except stack.Refused as e:
             outcome, message = 'refused', str(e)
@@ -167,7 +167,7 @@ def run_guest(lab, host, first=lambda guest: {}):
 
 
 @contextlib.contextmanager
-def hosts(config, progress, log):
+def stacks(config, progress, log):
     """The stack of CONFIG, with that of --to as its peer."""
     with contextlib.ExitStack() as both:
         lab = stack.Stack(config, progress, log)
@@ -181,7 +181,7 @@ def hosts(config, progress, log):
 
 def run(config, progress, log):
     """Run the stack once; return the result as --json prints it, and add the lines of all consoles to LOG."""
-    with hosts(config, progress, log) as lab:
+    with stacks(config, progress, log) as lab:
         return run_guest(lab, boot(lab))[0]
 
 
@@ -189,7 +189,7 @@ def runs(configs, progress):
     """Run CONFIGS, which differ only in L2, on one host, which boots again after a hang: (result, log) for each."""
     waiting = list(configs)
     while waiting:
-        with hosts(waiting[0], progress, []) as lab:
+        with stacks(waiting[0], progress, []) as lab:
             host, booting, usable = boot(lab), lab.log, True
             while waiting and usable:
                 lab.turn_to(waiting.pop(0), [*booting])

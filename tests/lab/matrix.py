@@ -107,7 +107,7 @@ def select(table, expression):
     return table
 
 
-def came_to(result):
+def outcome_of(result):
     """The outcome of a run in the words of the table."""
     l2 = result['l2']
     if l2['outcome'] != 'booted':
@@ -127,8 +127,8 @@ def changes(found, earlier):
     for row, results in found.items():
         for qemu, result in results.items():
             old = before.get(row.slug(), {}).get(qemu)
-            if old and came_to(old) != came_to(result):
-                yield row, qemu, came_to(old), came_to(result)
+            if old and outcome_of(old) != outcome_of(result):
+                yield row, qemu, outcome_of(old), outcome_of(result)
 
 
 def load(file):

@@ -6,7 +6,7 @@ import pathlib
 import string
 from html import escape
 
-from tests.lab.matrix import CANNOT, RIGHT, WRONG, came_to, complaints, title
+from tests.lab.matrix import CANNOT, RIGHT, WRONG, outcome_of, complaints, title
 
 TEMPLATE = pathlib.Path(__file__).with_name('page.html')
 CHANGED, ODD = ' class="changed"', ' class="odd"'
@@ -20,11 +20,11 @@ def name(row):
 
 def verdicts(row, results):
     """{QEMU: whether the row is right with it}"""
-    return {qemu: row.verdict(came_to(result)) for qemu, result in results.items()}
+    return {qemu: row.verdict(outcome_of(result)) for qemu, result in results.items()}
 
 
 def cell(row, qemu, result):
-    outcome, l2 = came_to(result), result['l2']
+    outcome, l2 = outcome_of(result), result['l2']
     said, word, expected = complaints(row, result), row.verdict(outcome), row.expected(qemu) or outcome
     shown = f'{l2["cpu"]} ({l2["cpu_version"]})' if l2['cpu'] else outcome.replace('-', ' ')
     lines = [f'<span class="{word}">{MARKS[word]} {word}</span> {escape(shown)}']
@@ -38,7 +38,7 @@ def cell(row, qemu, result):
 
 
 def table_row(row, results, consoles):
-    changed = len({came_to(result) for result in results.values()}) > 1
+    changed = len({outcome_of(result) for result in results.values()}) > 1
     link = f'<a href="{escape(consoles)}" aria-label="consoles of {escape(name(row))}">consoles</a>'
     return f'<tr id="{row.slug()}"{CHANGED if changed else ""}>' \
            f'<th scope="row">{row.l1()}<br/><small>{link}</small></th>' \

@@ -33,7 +33,7 @@ def prepare(wanted, live):
             'reason: run scripts/graft')
 
 
-def hosts(runs):
+def grouped(runs):
     """The positions of RUNS grouped by host, at most GUESTS in a group, in the order of RUNS."""
     found = {}
     for position, run in enumerate(runs):
@@ -45,7 +45,7 @@ def hosts(runs):
 def run_all(runs, jobs, live, does=life.runs):
     """Run RUNS on several hosts at a time, those of a host with DOES (see life.runs()): (position, result, log)."""
     prepare(runs, live)
-    groups, done, stages = hosts(runs), [], {}
+    groups, done, stages = grouped(runs), [], {}
 
     def on_one_host(positions):
         def progress(stage):
@@ -103,14 +103,14 @@ def boot():
             came_up = f'{l2["cpu"]}, {l2["cpu_version"]}' if l2['cpu'] else l2['outcome']
             live.print(TABLE.format(f'{row.host} in {row.compat} mode, {row.api}', qemu, came_up,
                                     round(sum(result['seconds'].values())), l2['message'] or '').rstrip())
-            right &= qemu != 'patched' or row.verdict(matrix.came_to(result)) == matrix.RIGHT
+            right &= qemu != 'patched' or row.verdict(matrix.outcome_of(result)) == matrix.RIGHT
     return not right
 
 
 def smoke():
     """Print TAP: both QEMUs must come to what the row says."""
     def point(row, qemu, result, _):
-        expected, outcome = row.expected(qemu), matrix.came_to(result)
+        expected, outcome = row.expected(qemu), matrix.outcome_of(result)
         wrong = '' if outcome == expected else '\n'.join([outcome, *describe(result)])
         return Point(f'{row.l1()}, {row.api}, {row.kernel} kernel: {qemu}: {expected}', wrong)
     return report(point(*one) for one in run_rows(matrix.rows('smoke'), matrix.QEMUS, lambda stage: None))['failed'] > 0
@@ -133,7 +133,7 @@ def run_libvirt(runs):
 
 def verdict(row, qemu, result):
     """(whether the result is as expected, the words for it)"""
-    outcome, said = matrix.came_to(result), matrix.complaints(row, result)
+    outcome, said = matrix.outcome_of(result), matrix.complaints(row, result)
     if outcome != (row.expected(qemu) or outcome):
         return False, f'EXPECTED {row.expected(qemu)}'
     if said:
@@ -158,7 +158,7 @@ def run_matrix(args, table):
             expected, words = verdict(row, qemu, result)
             right += expected
             live.print(f'{row.l1():<24} {row.api} {row.kernel:<6} {row.pages:<3} L0 {row.l0:<7} {row.guest():<24} '
-                       f'{qemu:<7} {matrix.came_to(result):<19} {words}  '
+                       f'{qemu:<7} {matrix.outcome_of(result):<19} {words}  '
                        f'{" ".join((result["l2"]["message"] or "").split())[:90]}'.rstrip())
     print(f'{right} of {count} runs as expected')
     changed = list(matrix.changes(found, args.against or {}))

@@ -13,7 +13,7 @@ from scripts.debian.suite import Suite, compare_versions
 from scripts.lib.command import main, no_options
 from scripts.lib.system import BUILD, TOP, Error, run, tried
 from scripts.queue import bases
-from scripts.queue.commits import FUNCTION, HEADER, commit_entries, commit_topic, functions, has_change, says
+from scripts.queue.commits import FUNCTION, HEADER, commit_entries, commit_topic, functions, has_change, history
 from scripts.queue.git import BASE_REF, GRAFTED_REF, Tree, clone, identity
 from scripts.queue.refresh import copied, refresh, texts
 from scripts.queue.topics import SERIES, Entry, entries, queue
@@ -26,8 +26,8 @@ KNOWN_WARNINGS = ('added, moved or deleted file(s), does MAINTAINERS need updati
                   'imported from Linux, are you using scripts/update-linux-headers.sh?')
 COVER = 'Subject: s\nNeeds: {}\n\nText.\n'
 ENTRY = 'Subject: {}\nCarries: {}\n\nBecause.\n---\n'
-# {fault: (the files of series/ that cause it, words of the error)}; one and two are topics in this order
-FAULTS = {
+# {mistake: (the files of series/ that cause it, words of the error)}; one and two are topics in this order
+MISTAKES = {
     'a circle': ({'{one}/cover.txt': COVER.format('{two}'), '{two}/cover.txt': COVER.format('{one}')}, 'in a circle'),
     'a need that is not a topic': ({'{two}/cover.txt': COVER.format('nobody')}, 'nobody is not a topic'),
     'a subject in two topics': ({'{one}/0098-x.patch': ENTRY.format('the same', ''),
@@ -76,7 +76,7 @@ def check_entry(entry):
 
 def check_applies(tree, topics):
     """Check that the queue reproduces the grafted branch, with every hunk in its place."""
-    if says(tree, commit_entries(tree, tree.tip(BASE_REF), entries(topics.values()))) != says(tree, 'HEAD'):
+    if history(tree, commit_entries(tree, tree.tip(BASE_REF), entries(topics.values()))) != history(tree, 'HEAD'):
         raise Error('the grafted branch differs from series/: run scripts/graft')
 
 
@@ -169,7 +169,7 @@ def check_unknown(topics):
         raise Error(f'graft exits with {code} and says: {said}')
 
 
-def check_fault(topics, spoiled, words):
+def check_mistake(topics, spoiled, words):
     """Check that the queue with the SPOILED files (None: removed) is rejected, with WORDS in a one-line error."""
     one, two, *_ = topics
     with tempfile.TemporaryDirectory() as scratch:
@@ -280,8 +280,8 @@ def checks(tree, topics):
     for topic in topics.values():
         yield f'{topic.name}: patch and git am give the same tree', check_am, tree, topics, topic
     yield 'an unknown topic is refused', check_unknown, topics
-    for name, fault in FAULTS.items():
-        yield f'the queue: {name}', check_fault, topics, *fault
+    for name, mistake in MISTAKES.items():
+        yield f'the queue: {name}', check_mistake, topics, *mistake
     base, changed = tree.tip(BASE_REF), changed_later(topics)
     for name, topic in changed[:1]:
         yield f'refresh after an edit of {name}', check_refresh, tree, topics, base, name
