@@ -115,7 +115,8 @@ LEAVES = {
 }
 # {case: additional options of its machine}; with -icount, the guest's time does not depend on this machine's load
 MORE = {'uncapped': ['-machine', 'cap-rpt-invalidate=off'],
-        **dict.fromkeys(('punctual', 'set', 'own-timer', 'counted', 'cycles'), ['-icount', 'shift=0'])}
+        **dict.fromkeys(('punctual', 'set', 'own-timer', 'counted', 'cycles', 'alerted-late', 'branched'),
+                        ['-icount', 'shift=0'])}
 # What L2 writes to when it runs
 LOADED = 'xp /1gx 0x200000'
 MIGRATE, SAVE = 'migrate "exec:cat >/dev/null"', ('savevm now', 'loadvm now', 'cont')
