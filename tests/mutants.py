@@ -247,9 +247,10 @@ def reaching(mutant, reached):
         known = [line for line in known if first <= line <= last]
         if not known:
             return None
-        # gcov does not count all lines of a statement
+        # gcov counts each operand of ?: on its line, and not all lines
         begin = line_at(code, mutant.start - len(re.split('[;{}]', code[:mutant.start])[-1].lstrip()))
-        near = [line for line in known if begin <= line <= mutant.line] or known[:1]
+        stop = line_at(code, mutant.end - 1 + len(re.split('[;{}]', code[mutant.end - 1:])[0]))
+        near = [line for line in known if begin <= line <= stop] or known[:1]
     found = [test for test, own in lines.items()
              if mutant.file.endswith('.h') or any(own.get(str(line), (0,))[0] for line in near)]
     return None if not found and '' in reach.reasons().get((mutant.file, mutant.words), ()) else found
