@@ -109,10 +109,10 @@ def check_am(tree, topics, topic):
 
 @contextlib.contextmanager
 def grafted(copy):
-    """Graft onto the checkout COPY: (exit code, messages, grafted tree)."""
+    """Graft onto the checkout COPY, which does not become the base of others: (exit code, messages, grafted tree)."""
     home = bases.home(copy.path)
     try:
-        yield *graft(BASE=str(copy.path)), Tree(home / 'src')
+        yield *graft(str(copy.path), BASE=str(copy.path)), Tree(home / 'src')
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

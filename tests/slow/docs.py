@@ -19,13 +19,13 @@ def runs(command):
     if command not in commands():
         raise Error('it is in no document')
     say(command)
-    if command != GRAFT:
+    if command == GRAFT:
+        with checkout(Tree(bases.home() / 'src'), BASE_REF, 'target/ppc/compat.c') as copy, \
+                grafted(copy) as (code, said, _):
+            if code:
+                raise Error(said)
+    else:
         run(['sh', '-c', command], cwd=TOP)
-        return
-    with checkout(Tree(bases.home() / 'src'), BASE_REF, 'target/ppc/compat.c') as copy, \
-            grafted(copy) as (code, said, _):
-        if code:
-            raise Error(said)
 
 
 def check():
