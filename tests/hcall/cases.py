@@ -120,19 +120,19 @@ MORE = {'uncapped': ['-machine', 'cap-rpt-invalidate=off'],
 # What L2 writes to when it runs
 LOADED = 'xp /1gx 0x200000'
 MIGRATE, SAVE = 'migrate "exec:cat >/dev/null"', ('savevm now', 'loadvm now', 'cont')
-# {(API, commands of the monitor while L2 runs): (L2's exit, what the monitor prints, the case if not announced)}
+# {(API, case, commands of the monitor while L2 runs): (L2's exit, what the monitor prints)}
 TYPED = {
-    ('v1', 'stop', 'cont'): (('00000980', '00001000'), ''),
-    ('v2', 'stop', 'cont'): (('00000980', '00001000'), ''),
-    ('v1', *('stop', 'cont') * 200, 'nmi'): (('00000100', '00000001'), '', 'again'),
-    ('v2', *('stop', 'cont') * 200, 'nmi'): (('00000100', '00000001'), '', 'again'),
-    ('v1', 'nmi'): (('00000100', '00000001'), ''),
-    ('v2', 'nmi'): (('00000100', '00000001'), ''),
-    ('v2', 'stop', 'system_reset', 'savevm now', 'cont'): (('00000100', '00000000'), ''),
-    ('v1', MIGRATE, 'info migrate', 'cont'): (('00000980', '00001000'), 'completed'),
-    ('v2', MIGRATE, 'stop', 'cont'): (('00000980', '00001000'), 'stop them first'),
-    ('v1', *SAVE): (('00000980', '00001000'), ''),
-    ('v2', *SAVE): (('00000980', '00001000'), 'stop them first'),
+    ('v1', 'announced', 'stop', 'cont'): (('00000980', '00001000'), ''),
+    ('v2', 'announced', 'stop', 'cont'): (('00000980', '00001000'), ''),
+    ('v1', 'again', *('stop', 'cont') * 200, 'nmi'): (('00000100', '00000001'), ''),
+    ('v2', 'again', *('stop', 'cont') * 200, 'nmi'): (('00000100', '00000001'), ''),
+    ('v1', 'announced', 'nmi'): (('00000100', '00000001'), ''),
+    ('v2', 'announced', 'nmi'): (('00000100', '00000001'), ''),
+    ('v2', 'announced', 'stop', 'system_reset', 'savevm now', 'cont'): (('00000100', '00000000'), ''),
+    ('v1', 'announced', MIGRATE, 'info migrate', 'cont'): (('00000980', '00001000'), 'completed'),
+    ('v2', 'announced', MIGRATE, 'stop', 'cont'): (('00000980', '00001000'), 'stop them first'),
+    ('v1', 'announced', *SAVE): (('00000980', '00001000'), ''),
+    ('v2', 'announced', *SAVE): (('00000980', '00001000'), 'stop them first'),
 }
 # {what L0 does not support: (options, what the monitor reads, words of the error message, whether Debian's starts)}
 REFUSED = {
@@ -300,8 +300,8 @@ def typed(path, command):
         return until(monitor, b'(qemu) ')
 
 
-def check_monitor(command, options, commands, wanted, words, case='announced'):
-    """Type COMMANDS while L2 runs; check that L2 exits with WANTED, and that the monitor prints WORDS."""
+def check_monitor(command, options, case, commands, wanted, words):
+    """Type COMMANDS while L2 of CASE runs; check that L2 exits with WANTED, and that the monitor prints WORDS."""
     said, found = '', None
     with tempfile.TemporaryDirectory() as home:
         path, disk = f'{home}/monitor', shutil.copy(empty_disk(), f'{home}/disk')
@@ -371,10 +371,9 @@ def nested_checks(options):
     for api, *words in ('v1', 'let it run', 'resource busy'), ('v2', 'stop them first'):
         yield (OURS, f'{api}: a debugger stops in L2',
                functools.partial(check_debugger, options=options(api), words=words))
-    for (api, *commands), typing in TYPED.items():
-        yield (OURS, f'{api}: {", ".join(dict.fromkeys(commands))} while L2 runs',
-               functools.partial(check_monitor, options=options(api), commands=commands,
-                                 **dict(zip(('wanted', 'words', 'case'), typing))))
+    for (api, case, *commands), (wanted, words) in TYPED.items():
+        yield (OURS, f'{api}: {", ".join(dict.fromkeys(commands))} while L2 runs', functools.partial(
+            check_monitor, options=options(api), case=case, commands=commands, wanted=wanted, words=words))
     for name, stanza in calls.stanzas().items():
         first, guest = STARTS[stanza['start']]
         steps = (*guest, *stanza['steps'].strip().splitlines())
