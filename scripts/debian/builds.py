@@ -35,7 +35,8 @@ def configure(name, options, extra_env, home=None):
     source, place = home / 'src', home / name
     devices = TOP / 'scripts/debian/pseries.mak'
     # a newer package in the sysroot can have files that are older than the build
-    wanted = '\n'.join([*options, devices.read_text(), (roots.sysroot() / '.packages').read_text()])
+    packages = (roots.sysroot() / '.packages').read_text() if 'PKG_CONFIG_SYSROOT_DIR' in extra_env else ''
+    wanted = '\n'.join([*options, devices.read_text(), packages])
     with locked('devices'):
         # a new time stamp would make every build run configure again
         if not (source / bases.DEVICES).exists() or (source / bases.DEVICES).read_text() != devices.read_text():
